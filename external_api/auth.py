@@ -1,0 +1,31 @@
+"""The dependency by which every route but health and docs asks who calls."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPBearer
+
+from external_api.edge import edge_of
+from terrace.errors import TerraceError
+from terrace.types import Identity
+
+bearer = HTTPBearer(auto_error=False, description="A token of a project")
+
+
+async def identify(request: Request) -> Identity:
+    """Who calls; raises ``unauthenticated``."""
+    return await edge_of(request).tokens.identify(request.headers.get("authorization"))
+
+
+async def require_admin(request: Request) -> Identity:
+    """Who calls, if it is an administrator; raises ``forbidden``."""
+    who = await identify(request)
+    if who.role != "admin":
+        raise TerraceError("forbidden", "Only an administrator's token may do this.")
+    return who
+
+
+Caller = Annotated[Identity, Depends(identify)]
+Admin = Annotated[Identity, Depends(require_admin)]

@@ -1,0 +1,105 @@
+"""The one client of the internal tier: signs, sends, and passes on what comes back."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import AsyncIterator
+
+import httpx
+from fastapi import Request
+from starlette.responses import Response
+
+from external_api.settings import ExternalSettings
+from terrace import tier_auth
+from terrace.errors import TerraceError
+from terrace.http import wanted_wait_s
+from terrace.problems import from_httpx, request_id_of
+from terrace.types import Identity
+
+_PASSED_ON = ("location", "retry-after", "x-terrace-refused")
+_MAX_KEY_LENGTH = 255
+
+
+class Forwarder:
+    """Sends changes to the internal HAProxy."""
+
+    def __init__(self, settings: ExternalSettings, http: httpx.AsyncClient) -> None:
+        self._settings = settings
+        self._http = http
+        self._secret = settings.tier_secret()
+
+    async def send(
+        self,
+        request: Request,
+        who: Identity,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        *,
+        node: str | None = None,
+    ) -> Response:
+        """Forward a change; ``node`` says who should get it, if it is up.
+
+        Raises TerraceError when the internal tier can't be reached or does not answer in time.
+        """
+        prefer = request.headers.get("prefer")
+        headers = self._headers(request, who, method, path, tier_auth.hash_body(body))
+        headers["content-type"] = "application/json"
+        if prefer:
+            headers["prefer"] = prefer
+        if node is not None:
+            headers["x-terrace-node"] = node
+        timeout = httpx.Timeout(wanted_wait_s(prefer) + self._settings.internal_margin_s, connect=3.0)
+        try:
+            answer = await self._http.request(method, path, content=body, headers=headers, timeout=timeout)
+        except httpx.HTTPError as exc:
+            raise from_httpx(exc) from exc
+        return passed_on(answer)
+
+    async def stream(
+        self, request: Request, who: Identity, path: str, query: str, chunks: AsyncIterator[bytes]
+    ) -> Response:
+        """Forward an upload as it comes."""
+        target = f"{path}?{query}" if query else path
+        headers = self._headers(request, who, "POST", target, tier_auth.STREAMED)
+        headers["content-type"] = "application/octet-stream"
+        if length := request.headers.get("content-length"):
+            headers["content-length"] = length
+        timeout = httpx.Timeout(self._settings.upload_timeout_s, connect=3.0)
+        try:
+            answer = await self._http.request("POST", target, content=chunks, headers=headers, timeout=timeout)
+        except httpx.HTTPError as exc:
+            raise from_httpx(exc) from exc
+        return passed_on(answer)
+
+    def _headers(self, request: Request, who: Identity, method: str, target: str, body_hash: str) -> dict[str, str]:
+        key = idempotency_key(request)
+        return {
+            **tier_auth.sign(
+                self._secret, who, now=time.time(), method=method, target=target, body_hash=body_hash, key=key
+            ),
+            "idempotency-key": key,
+            "x-request-id": request_id_of(request),
+        }
+
+
+def idempotency_key(request: Request) -> str:
+    """The request's Idempotency-Key, or a new one; raises ``bad_request`` when it is malformed."""
+    key = request.headers.get("idempotency-key")
+    if key is None:
+        key = request.scope.setdefault("terrace.idempotency_key", f"auto-{uuid.uuid4()}")
+    if not 1 <= len(key) <= _MAX_KEY_LENGTH or not key.isascii() or not key.isprintable():
+        raise TerraceError("bad_request", "Idempotency-Key must be 1 to 255 printable ASCII characters.")
+    return key
+
+
+def passed_on(answer: httpx.Response) -> Response:
+    """An answer of the internal tier as the public one."""
+    headers = {name: answer.headers[name] for name in _PASSED_ON if name in answer.headers}
+    return Response(
+        answer.content,
+        answer.status_code,
+        headers,
+        media_type=answer.headers.get("content-type") if answer.content else None,
+    )

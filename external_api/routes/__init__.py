@@ -1,0 +1,1 @@
+"""Routes of the public API, one file per resource."""

@@ -1,0 +1,59 @@
+"""Virtualization nodes."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from external_api.answers import problems
+from external_api.auth import Admin
+from external_api.edge import ThisEdge
+from terrace.api.node import NodeOut, node_view
+from terrace.errors import NotFound
+from terrace.http import json_response
+from terrace.store import nodes
+
+router = APIRouter(prefix="/api/v1/nodes", tags=["nodes"])
+
+
+class NodeAction(StrEnum):
+    """What operators may want of a node."""
+
+    DRAIN = "drain"
+    UNDRAIN = "undrain"
+    MAINTENANCE = "maintenance"
+
+
+@router.get("", summary="List nodes", response_model=list[NodeOut], responses=problems(403))
+async def list_(who: Admin, edge: ThisEdge) -> Response:
+    """All nodes: what they offer, what is claimed of it, and whether they live."""
+    async with edge.pool.acquire() as conn:
+        found = await nodes.list_views(conn)
+    return json_response([node_view(node) for node in found])
+
+
+@router.get("/{name}", summary="Get a node", response_model=NodeOut, responses=problems(403, 404))
+async def get(name: str, who: Admin, edge: ThisEdge) -> Response:
+    """One node."""
+    async with edge.pool.acquire() as conn:
+        node = await nodes.find_view(conn, name) if "\x00" not in name else None
+    if node is None:
+        raise NotFound("node", name)
+    return json_response(node_view(node))
+
+
+@router.post(
+    "/{name}/{action}",
+    summary="Drain, undrain or maintain a node",
+    response_model=NodeOut,
+    responses=problems(403, 404),
+)
+async def act(name: str, action: NodeAction, request: Request, who: Admin, edge: ThisEdge) -> Response:
+    """A draining node, or one in maintenance, gets no new VMs; what it runs goes on running."""
+    async with edge.pool.acquire() as conn:
+        known = await nodes.find_view(conn, name) if "\x00" not in name else None
+    if known is None:
+        raise NotFound("node", name)
+    return await edge.forwarder.send(request, who, "POST", f"/internal/v1/nodes/{known.name}/{action}")

@@ -1,0 +1,1 @@
+"""The internal tier: one node on each virtualization host, which writes and provisions."""

@@ -1,0 +1,162 @@
+"""A domain's XML, as libvirt's QEMU and test drivers take it (https://libvirt.org/formatdomain.html)."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from xml.etree.ElementTree import Element, SubElement, indent, tostring
+
+from internal_api.drivers.protocols import DiskSource, DomainSpec, NicSpec
+
+# The metadata element that makes a domain ours.
+XMLNS = "https://terrace.cloud/xmlns/1"
+# On q35 a device can be plugged into a running guest only where a root port is free.
+SPARE_ROOT_PORTS = 6
+# TCG's cache of translated code is 1 GiB by default and fills with time.
+TCG_CACHE_MIB = 32
+
+DomainType = Literal["kvm", "qemu", "test"]
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """What the XML takes from the host rather than from the VM."""
+
+    domain_type: DomainType
+    emulator: str = "/usr/bin/qemu-system-x86_64"
+    arch: str = "x86_64"
+    machine: str = "q35"
+    console_log_dir: Path | None = None  # None: consoles are not logged
+
+
+def detect_domain_type(cpuinfo: Path = Path("/proc/cpuinfo"), kvm: Path = Path("/dev/kvm")) -> DomainType:
+    """``kvm`` when the processor says that it can and the device opens; else ``qemu``, which emulates.
+
+    Neither is enough alone: a container may show a device whose guests hang.
+    """
+    try:
+        flags = re.search(r"^(flags|Features)\s*:.*\b(vmx|svm)\b", cpuinfo.read_text(), re.MULTILINE)
+        usable = flags is not None and os.access(kvm, os.R_OK | os.W_OK)
+    except OSError:
+        usable = False
+    return "kvm" if usable else "qemu"
+
+
+def domain_xml(spec: DomainSpec, host: HostFacts) -> str:
+    """The persistent definition of the domain."""
+    domain = Element("domain", type=host.domain_type)
+    _text(domain, "name", spec.domain_name)
+    _text(domain, "uuid", str(spec.uuid))
+    _text(domain, "title", spec.name)
+    metadata = SubElement(domain, "metadata")
+    SubElement(metadata, "terrace:vm", {"xmlns:terrace": XMLNS, "id": str(spec.vm_id)})
+    _text(domain, "memory", str(spec.ram_mib), unit="MiB")
+    _text(domain, "vcpu", str(spec.cpu), placement="static")
+    system = SubElement(domain, "os")
+    if host.domain_type == "test":
+        _text(system, "type", "hvm", arch=host.arch)
+    else:
+        _text(system, "type", "hvm", arch=host.arch, machine=host.machine)
+        SubElement(system, "boot", dev="hd")
+        _processor(domain, host)
+    SubElement(domain, "clock", offset="utc")
+    _text(domain, "on_poweroff", "destroy")
+    _text(domain, "on_reboot", "restart")
+    _text(domain, "on_crash", "destroy")
+    devices = SubElement(domain, "devices")
+    if host.domain_type != "test":
+        _text(devices, "emulator", host.emulator)
+        _controllers(devices, spec)
+    for index, disk in enumerate(spec.disks):
+        _disk(devices, index, disk)
+    for nic in spec.nics:
+        _nic(devices, nic)
+    if host.domain_type != "test":
+        _console(devices, spec, host)
+        _platform_devices(devices)
+    indent(domain)
+    return tostring(domain, encoding="unicode") + "\n"
+
+
+def _text(parent: Element, tag: str, text: str, **attributes: str) -> Element:
+    element = SubElement(parent, tag, attributes)
+    element.text = text
+    return element
+
+
+def _processor(domain: Element, host: HostFacts) -> None:
+    features = SubElement(domain, "features")
+    SubElement(features, "acpi")
+    SubElement(features, "apic")
+    if host.domain_type == "kvm":
+        SubElement(domain, "cpu", mode="host-passthrough", check="none", migratable="on")
+    else:
+        tcg = SubElement(features, "tcg")
+        _text(tcg, "tb-cache", str(TCG_CACHE_MIB), unit="MiB")
+        SubElement(domain, "cpu", mode="maximum", check="none", migratable="on")
+
+
+def _controllers(devices: Element, spec: DomainSpec) -> None:
+    # A USB controller would cost start time and nothing here uses it.
+    SubElement(devices, "controller", type="usb", model="none")
+    SubElement(devices, "controller", type="pci", index="0", model="pcie-root")
+    platform = 3  # virtio-serial, rng, balloon
+    for index in range(len(spec.disks) + len(spec.nics) + platform + SPARE_ROOT_PORTS):
+        SubElement(devices, "controller", type="pci", index=str(index + 1), model="pcie-root-port")
+
+
+def _disk(devices: Element, index: int, disk: DiskSource) -> None:
+    element = SubElement(devices, "disk", type=disk.kind, device="disk")
+    driver = SubElement(element, "driver", name="qemu", type=disk.format, cache=disk.cache)
+    if not disk.readonly:
+        driver.set("discard", "unmap")
+    if disk.kind == "network":
+        source = SubElement(element, "source", protocol="rbd", name=disk.path)
+        for host, port in disk.hosts:
+            SubElement(source, "host", name=host, port=str(port))
+        if disk.username and disk.secret_uuid:
+            auth = SubElement(source, "auth", username=disk.username)
+            SubElement(auth, "secret", type="ceph", uuid=disk.secret_uuid)
+    else:
+        SubElement(element, "source", file=disk.path)
+    SubElement(element, "target", dev=f"vd{chr(ord('a') + index)}", bus="virtio")
+    # Gives guests a stable /dev/disk/by-id/virtio-disk-N.
+    _text(element, "serial", f"disk-{index}")
+    if disk.readonly:
+        SubElement(element, "readonly")
+
+
+def _nic(devices: Element, nic: NicSpec) -> None:
+    element = SubElement(devices, "interface", type="bridge")
+    SubElement(element, "mac", address=nic.mac)
+    SubElement(element, "source", bridge=nic.bridge)
+    SubElement(element, "target", dev=nic.tap)
+    SubElement(element, "model", type="virtio")
+    if nic.mtu is not None:
+        SubElement(element, "mtu", size=str(nic.mtu))
+    # Guests boot from their disk: no PXE firmware to load.
+    SubElement(element, "rom", enabled="no")
+
+
+def _console(devices: Element, spec: DomainSpec, host: HostFacts) -> None:
+    serial = SubElement(devices, "serial", type="pty")
+    if host.console_log_dir is not None:
+        SubElement(serial, "log", file=str(host.console_log_dir / f"{spec.domain_name}.log"), append="on")
+    SubElement(serial, "target", port="0")
+    console = SubElement(devices, "console", type="pty")
+    SubElement(console, "target", type="serial", port="0")
+
+
+def _platform_devices(devices: Element) -> None:
+    channel = SubElement(devices, "channel", type="unix")
+    SubElement(channel, "target", type="virtio", name="org.qemu.guest_agent.0")
+    graphics = SubElement(devices, "graphics", type="vnc", port="-1", autoport="yes", listen="127.0.0.1")
+    SubElement(graphics, "listen", type="address", address="127.0.0.1")
+    video = SubElement(devices, "video")
+    SubElement(video, "model", type="vga")
+    SubElement(devices, "memballoon", model="virtio")
+    rng = SubElement(devices, "rng", model="virtio")
+    _text(rng, "backend", "/dev/urandom", model="random")

@@ -1,0 +1,1 @@
+"""Hypervisor, storage and network drivers: the only code that touches the outside world."""

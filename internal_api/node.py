@@ -1,0 +1,201 @@
+"""One internal node, put together: drivers, worker, watchers; its start and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+from collections.abc import Coroutine
+from typing import Any
+
+import httpx
+
+from internal_api import change, metrics
+from internal_api.drivers.build import build_drivers
+from internal_api.host import Host
+from internal_api.pulse import Heart
+from internal_api.reconcile.housekeeping import keep_house
+from internal_api.reconcile.observe import Observer
+from internal_api.reconcile.ready import ReadyWatch
+from internal_api.settings import InternalSettings
+from internal_api.workflows import workflows
+from terrace import db, log
+from terrace.engine.waiters import Waiters
+from terrace.engine.worker import Probe, Worker
+from terrace.placement import Placement
+from terrace.store import nodes, operations
+from terrace.store.operations import Operation
+
+_log = log.get(__name__)
+_STOP_PATIENCE_S = 8.0
+
+
+class Node:
+    """A running internal node. Make it with :meth:`start`."""
+
+    def __init__(self, host: Host, worker_pool: db.Pool, lock_fd: int, probe: Probe | None) -> None:
+        self.host = host
+        self.heart = Heart(host)
+        self.waiters = Waiters(host.pool)
+        self.worker = Worker(
+            worker_pool,
+            host.node,
+            host.incarnation,
+            workflows(host),
+            on_finished=self._operation_ended,
+            concurrency=host.settings.worker_concurrency,
+            observe_step=metrics.observe_step,
+            probe=probe,
+        )
+        self._worker_pool = worker_pool
+        self._lock_fd = lock_fd
+        self._tasks: list[asyncio.Task[None]] = []
+        settings = host.settings
+        self._listener = db.Listener(
+            settings.database_url,
+            settings.database_password(),
+            (change.wake_channel(host.node),),
+            self._on_notify,
+        )
+
+    @classmethod
+    async def start(cls, settings: InternalSettings, probe: Probe | None = None) -> Node:
+        """Lock, connect, register as a new incarnation, and take over the node's live operations.
+
+        Raises SystemExit when another process runs this node.
+        """
+        lock_fd = _lock(settings)
+        drivers = build_drivers(settings)
+        await drivers.storage.connect()
+        await drivers.hypervisor.connect()
+        await drivers.network.connect()
+        password = settings.database_password()
+        pool = await db.create_pool(
+            settings.database_url,
+            password,
+            name=f"internal-{settings.node_name}",
+            size=settings.database_pool_size,
+            timeout_s=settings.database_timeout_s,
+        )
+        worker_pool = await db.create_pool(
+            settings.database_url,
+            password,
+            name=f"worker-{settings.node_name}",
+            size=settings.database_pool_size,
+            timeout_s=settings.database_timeout_s,
+            relaxed_commit=True,
+        )
+        capacity = settings.capacity()
+        async with pool.acquire() as conn, conn.transaction():
+            incarnation = await nodes.register(conn, settings.node_name, settings.node_url, capacity)
+            pool_id = await nodes.ensure_pool(
+                conn,
+                f"{settings.storage}-{settings.node_name}",
+                settings.storage,
+                settings.node_name,
+                capacity,
+            )
+        host = Host(
+            settings=settings,
+            pool=pool,
+            pool_id=pool_id,
+            incarnation=incarnation,
+            hypervisor=drivers.hypervisor,
+            storage=drivers.storage,
+            network=drivers.network,
+            placement=Placement(settings.redis_url, settings.redis_timeout_s),
+            http=httpx.AsyncClient(timeout=httpx.Timeout(settings.image_timeout_s, connect=5.0)),
+            tier_secret=settings.tier_secret(),
+        )
+        node = cls(host, worker_pool, lock_fd, probe)
+        node._begin()
+        _log.info("node_started", incarnation=incarnation)
+        return node
+
+    def submit(self, op: Operation) -> None:
+        """Hand a committed operation to this node's worker, if it is this node's."""
+        if op.node == self.host.node:
+            self.worker.submit(op)
+
+    def interrupted(self, op: Operation) -> None:
+        """An operation was superseded by a change that came in here."""
+        self.worker.interrupt(op.id)
+        self._spawn(self.waiters.look_up([op.id]))
+
+    def release_waiters(self) -> None:
+        """Answer waiting requests now: the process has been told to end."""
+        self.host.going_down = True
+        self.waiters.release_all()
+
+    async def stop(self) -> None:
+        """End: steps in hand finish, operations stay live in PostgreSQL, guests go on running."""
+        self.release_waiters()
+        await self.worker.stop(_STOP_PATIENCE_S)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._listener.stop()
+        await self.host.hypervisor.close()
+        await self.host.network.close()
+        await self.host.storage.close()
+        await self.host.http.aclose()
+        await self.host.placement.close()
+        await asyncio.wait_for(asyncio.gather(self.host.pool.close(), self._worker_pool.close()), 5.0)
+        os.close(self._lock_fd)
+
+    def _begin(self) -> None:
+        host = self.host
+        ready = ReadyWatch(host)
+        observer = Observer(host, self.worker, ready)
+        self.worker.start()
+        self._listener.start()
+        for coroutine in (
+            self.heart.beat_forever(),
+            self.heart.serve_agent(),
+            observer.follow_events(),
+            observer.full_passes(),
+            ready.watch(),
+            ready.follow_leases(),
+            keep_house(host),
+        ):
+            self._spawn(coroutine)
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(coroutine)
+        self._tasks.append(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.remove(task)
+        if not task.cancelled() and task.exception() is not None:
+            # a node that has lost one of its loops is no node: let the supervisor start it anew
+            _log.error("loop_died", exc_info=task.exception())
+            os._exit(1)
+
+    async def _operation_ended(self, op: Operation) -> None:
+        metrics.observe_operation(op)
+        self.waiters.resolve(op)
+        if op.origin is not None and op.origin != self.host.node:
+            async with self.host.pool.acquire() as conn:
+                await operations.notify(conn, change.wake_channel(op.origin), f"done:{op.id}")
+
+    def _on_notify(self, _channel: str, payload: str | None) -> None:
+        if payload is None:
+            self.worker.wake()
+            if len(self.waiters):
+                self._spawn(self.waiters.look_up())
+        elif payload.startswith("done:"):
+            self._spawn(self.waiters.look_up([int(payload[5:])]))
+        else:
+            self.worker.wake()
+
+
+def _lock(settings: InternalSettings) -> int:
+    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    fd = os.open(settings.state_dir / "worker.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise SystemExit(f"node {settings.node_name} runs already: its lock is held by another process") from None
+    return fd

@@ -1,0 +1,100 @@
+"""Changes of VMs."""
+
+from __future__ import annotations
+
+import orjson
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from internal_api import change
+from internal_api.caller import Caller, Signed, ThisNode
+from internal_api.claim import claim_vm
+from internal_api.metrics import CLAIMS
+from internal_api.node import Node
+from terrace.api.vm import VmCreate, validate_action_body, vm_view
+from terrace.engine.waiters import is_live
+from terrace.errors import STATUS_OF, NotFound, Refused, TerraceError
+from terrace.http import json_response
+from terrace.store import vms
+from terrace.store.operations import Operation
+from terrace.types import VmId
+from terrace.vm_state import Action
+
+router = APIRouter(prefix="/internal/v1/vms", tags=["vms"])
+
+
+@router.post("", summary="Claim and create a VM on this node")
+async def create(caller: Signed, node: ThisNode) -> Response:
+    """201 when started, 202 when not yet, 425 with ``X-Terrace-Refused`` when another node should try."""
+    body = VmCreate.model_validate_json(caller.body)
+    try:
+        claimed = await claim_vm(node.host, caller.identity, body, caller.key, caller.request_id)
+    except Refused as refused:
+        CLAIMS.labels(refused.reason).inc()
+        raise
+    CLAIMS.labels("repeated" if claimed.repeated else "accepted").inc()
+    return await _answer(node, caller, claimed.vm_id, claimed.operation, done_status=201)
+
+
+@router.post("/{ref}/actions/{action}", summary="Begin an action on a VM")
+async def act(ref: str, action: Action, caller: Signed, node: ThisNode) -> Response:
+    """200 when done, 202 when not yet."""
+    try:
+        raw = orjson.loads(caller.body) if caller.body else None
+    except orjson.JSONDecodeError as exc:
+        raise TerraceError("bad_json", f"The body is not valid JSON: {exc}.") from None
+    body = validate_action_body(raw)
+    begun = await change.begin_action(node.host, caller.identity, ref, action, body, caller.key, caller.request_id)
+    return await _answer_begun(node, caller, ref, begun, done_status=200)
+
+
+@router.delete("/{ref}", summary="Begin to delete a VM")
+async def delete(ref: str, caller: Signed, node: ThisNode) -> Response:
+    """204 when gone, 202 when not yet."""
+    begun = await change.begin_delete(node.host, caller.identity, ref, caller.key, caller.request_id)
+    return await _answer_begun(node, caller, ref, begun, done_status=204)
+
+
+async def _answer_begun(node: Node, caller: Caller, ref: str, begun: change.Begun, *, done_status: int) -> Response:
+    if begun.superseded is not None:
+        node.interrupted(begun.superseded)
+    if begun.vm_id is None:
+        raise NotFound("VM", ref)
+    return await _answer(node, caller, begun.vm_id, begun.operation, done_status=done_status)
+
+
+async def _answer(
+    node: Node, caller: Caller, vm_id: VmId, operation: Operation | None, *, done_status: int
+) -> Response:
+    """Wait for the operation as long as the client wants, and say how far it came."""
+    if operation is not None:
+        with node.waiters.expecting(operation.id) as ended:
+            if is_live(operation):
+                node.submit(operation)
+                if caller.wait_s:
+                    operation = await node.waiters.wait(ended, operation, caller.wait_s)
+        _raise_if_failed(operation)
+    live = operation is not None and is_live(operation)
+    if done_status == 204 and not live:
+        return Response(status_code=204)
+    async with node.host.pool.acquire() as conn:
+        view = await vms.find_view(conn, caller.identity.project_id, vm_id)
+    if view is None:
+        raise NotFound("VM", vm_id)
+    if live:
+        assert operation is not None
+        headers = {"Location": f"/api/v1/operations/{operation.id}"}
+        return json_response(vm_view(view), 202, headers)
+    headers = {"Location": f"/api/v1/vms/{vm_id}"} if done_status == 201 else {}
+    return json_response(vm_view(view), done_status, headers)
+
+
+def _raise_if_failed(operation: Operation) -> None:
+    if is_live(operation) or operation.state == "succeeded":
+        return
+    error = operation.error or {}
+    code = str(error.get("code", "operation_failed"))
+    detail = str(error.get("detail", "The operation failed."))
+    if operation.state == "superseded":
+        raise TerraceError("vm_busy", f"Operation {operation.id} did not end: {detail}")
+    raise TerraceError(code if code in STATUS_OF else "operation_failed", detail, extra={"operation": operation.id})

@@ -1,0 +1,50 @@
+"""Remove a deleted image's bytes from one node's pool."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from terrace.db import Conn
+from terrace.engine.step import Run, Step, Workflow
+from terrace.store import images
+from terrace.store.operations import Operation
+
+if TYPE_CHECKING:
+    from internal_api.host import Host
+
+KIND: Final = "image_remove"
+
+
+@dataclass(frozen=True, slots=True)
+class Bytes:
+    """A checksum in this node's pool."""
+
+    host: Host
+    sha256: str
+
+
+async def _remove(work: Bytes, _: Run) -> None:
+    async with work.host.image_locks[work.sha256]:
+        async with work.host.pool.acquire() as conn:
+            wanted = await images.is_wanted(conn, work.sha256)
+        if not wanted:  # two images may have had the same bytes
+            await work.host.storage.remove_image(work.sha256)
+
+
+async def _record(conn: Conn, work: Bytes) -> None:
+    if not await images.is_wanted(conn, work.sha256):
+        await images.remove_location(conn, work.sha256, work.host.node)
+
+
+_STEPS: Final[tuple[Step[Bytes], ...]] = (Step("bytes", do=_remove, record=_record),)
+STEP_NAMES: Final = [step.name for step in _STEPS]
+
+
+def workflow(host: Host) -> Workflow[Bytes]:
+    """The workflow on this node; it is retried until it succeeds."""
+
+    async def load(op: Operation) -> Bytes:
+        return Bytes(host, str(op.params["sha256"]))
+
+    return Workflow(KIND, load, _STEPS, no_return=0)

@@ -1,0 +1,1 @@
+"""The ``terrace`` command: a client of the public API, and nothing of the servers."""

@@ -1,0 +1,327 @@
+"""The worker of a node: takes its node's operations, carries them out, survives its own death.
+
+One worker runs per node (a file lock keeps a second one out); each start raises the node's
+incarnation, and every save names it, so that a worker that was thought dead can't write any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from terrace import log
+from terrace.db import Pool
+from terrace.engine.step import Run, Step, Superseded, VmChange, Workflow
+from terrace.errors import Permanent, TerraceError, Transient
+from terrace.problems import DATABASE_ERRORS
+from terrace.store import operations
+from terrace.store.operations import Event, Operation
+
+_log = log.get(__name__)
+_LOOK_EVERY_S = 5.0
+_BATCH = 64
+
+Probe = Callable[[Operation, str, str, str], Awaitable[None]]  # operation, step, "do"|"undo", "before"|"after"
+Finished = Callable[[Operation], Awaitable[None]]
+StepObserver = Callable[[str, str, bool, float], None]  # kind, step, ok, seconds
+
+
+class Worker:
+    """Carries out the operations of one node."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        node: str,
+        incarnation: int,
+        workflows: Mapping[str, Workflow[Any]],
+        *,
+        on_finished: Finished,
+        concurrency: int = 8,
+        observe_step: StepObserver | None = None,
+        probe: Probe | None = None,
+        backoff_s: float = 0.2,
+    ) -> None:
+        self._pool = pool
+        self._node = node
+        self._incarnation = incarnation
+        self._workflows = workflows
+        self._on_finished = on_finished
+        self._slots = asyncio.Semaphore(concurrency)
+        self._observe_step = observe_step
+        self._probe = probe
+        self._backoff_s = backoff_s
+        self._runs: dict[int, Run] = {}
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._last_of_vm: dict[int, asyncio.Task[None]] = {}
+        self._wake = asyncio.Event()
+        self._looper: asyncio.Task[None] | None = None
+        self._stopping = False
+
+    @property
+    def busy(self) -> int:
+        """How many operations are in hand."""
+        return len(self._tasks)
+
+    def has_live(self, vm_id: int) -> bool:
+        """Whether an operation on this VM is in hand."""
+        return vm_id in self._last_of_vm
+
+    def start(self) -> None:
+        """Take over what is live, then look for more whenever woken, or every few seconds."""
+        self._looper = asyncio.create_task(self._look(), name="worker")
+
+    async def stop(self, patience_s: float) -> None:
+        """Let steps in hand end for at most ``patience_s`` seconds; operations go on at the next start."""
+        self._stopping = True
+        if self._looper is not None:
+            self._looper.cancel()
+        for run in self._runs.values():
+            run.interrupted.set()
+        if self._tasks:
+            await asyncio.wait(self._tasks.values(), timeout=patience_s)
+        for task in self._tasks.values():
+            task.cancel()
+
+    def wake(self) -> None:
+        """Look for operations now."""
+        self._wake.set()
+
+    def submit(self, op: Operation) -> None:
+        """Carry out an operation whose insertion has been committed."""
+        if op.id in self._tasks or self._stopping:
+            return
+        run = Run(op)
+        previous = self._last_of_vm.get(op.vm_id) if op.vm_id is not None else None
+        task = asyncio.create_task(self._carry_out(run, previous), name=f"operation-{op.id}")
+        self._runs[op.id] = run
+        self._tasks[op.id] = task
+        if op.vm_id is not None:
+            self._last_of_vm[op.vm_id] = task
+        task.add_done_callback(lambda ended: self._forget(op, ended))
+
+    def interrupt(self, op_id: int) -> None:
+        """Tell a run that its operation was superseded."""
+        run = self._runs.get(op_id)
+        if run is not None:
+            run.interrupted.set()
+
+    def _forget(self, op: Operation, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(op.id, None)
+        self._runs.pop(op.id, None)
+        if op.vm_id is not None and self._last_of_vm.get(op.vm_id) is task:
+            del self._last_of_vm[op.vm_id]
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("worker_task_died", op=op.id, exc_info=task.exception())
+
+    async def _look(self) -> None:
+        while True:
+            self._wake.clear()
+            try:
+                async with self._pool.acquire() as conn:
+                    if self._runs:
+                        for ended in await operations.list_ended(conn, list(self._runs)):
+                            self.interrupt(ended.id)
+                    for op in await operations.list_live(conn, self._node, list(self._tasks), _BATCH):
+                        self.submit(op)
+            except DATABASE_ERRORS as exc:
+                _log.warning("worker_look_failed", error=repr(exc))
+            try:
+                await asyncio.wait_for(self._wake.wait(), _LOOK_EVERY_S)
+            except TimeoutError:
+                continue
+
+    async def _carry_out(self, run: Run, previous: asyncio.Task[None] | None) -> None:
+        op = run.op
+        log.bind(op=op.id, kind=op.kind, request_id=op.request_id)
+        if previous is not None:
+            await asyncio.wait([previous])  # two operations never touch one VM at the same time
+        try:
+            async with self._slots:
+                workflow = self._workflows[op.kind]
+                subject = await self._load(workflow, op)
+                await self._advance(workflow, subject, run)
+        except Superseded:
+            _log.info("operation_left", state=op.state)
+            return
+        except DATABASE_ERRORS as exc:
+            # nothing is lost: the row says how far it came, and the next look takes it up from there
+            _log.warning("operation_interrupted", error=repr(exc))
+            await asyncio.sleep(1.0)
+            self.wake()
+            return
+        _log.info("operation_finished", state=op.state, error=op.error)
+        await self._on_finished(op)
+
+    async def _load(self, workflow: Workflow[Any], op: Operation) -> Any:
+        try:
+            return await workflow.load(op)
+        except TerraceError as exc:
+            _log.error("operation_without_target", error=str(exc))
+            raise Superseded from exc
+
+    async def _advance(self, workflow: Workflow[Any], subject: Any, run: Run) -> None:
+        op = run.op
+        delay = max(0.0, (op.run_after - datetime.now(UTC)).total_seconds())
+        if delay:
+            await run.sleep(min(delay, 60.0))
+        if op.state == "pending":
+            op.state = "running"
+        while op.state == "running":
+            await self._do(workflow, workflow.steps[op.cursor], subject, run)
+        while op.state == "undoing":
+            await self._undo(workflow, workflow.steps[op.cursor], subject, run)
+
+    async def _do(self, workflow: Workflow[Any], step: Step[Any], subject: Any, run: Run) -> None:
+        op = run.op
+        began, started = datetime.now(UTC), time.perf_counter()
+        error: TerraceError | None = None
+        result: Mapping[str, Any] | None = None
+        try:
+            await self._probed(op, step, "do", "before")
+            if step.do is not None:
+                result = await step.do(subject, run)
+            await self._probed(op, step, "do", "after")
+        except (Superseded, asyncio.CancelledError):
+            raise
+        except DATABASE_ERRORS:
+            raise
+        except Exception as exc:
+            error = as_step_error(exc)
+        seconds = time.perf_counter() - started
+        if self._observe_step is not None:
+            self._observe_step(op.kind, step.name, error is None, seconds)
+        event = Event(step.name, "do", error is None, op.attempt + 1, began, seconds * 1e3, _public(error))
+        if error is None:
+            op.cursor += 1
+            op.attempt = 0
+            if op.cursor == len(workflow.steps):
+                op.state = "succeeded"
+            op.result.update(result or {})
+            await self._save(run, event, step.record, subject, result=result, sets=step.sets)
+        else:
+            await self._step_failed(workflow, subject, run, event, error)
+
+    async def _step_failed(
+        self, workflow: Workflow[Any], subject: Any, run: Run, event: Event, error: TerraceError
+    ) -> None:
+        op = run.op
+        op.attempt += 1
+        beyond = op.cursor >= workflow.no_return
+        most = workflow.stubborn_attempts if beyond else workflow.attempts
+        _log.warning("step_failed", step=event.step, attempt=op.attempt, error=str(error))
+        if isinstance(error, Transient) and op.attempt < most:
+            await self._retry_later(run, event)
+            return
+        op.attempt = 0
+        op.error = _public(error)
+        if beyond:
+            op.state = "stuck"
+            await self._save(run, event, None, subject, sets=VmChange("error"))
+        else:
+            op.state = "undoing"
+            await self._save(run, event, None, subject)
+
+    async def _undo(self, workflow: Workflow[Any], step: Step[Any], subject: Any, run: Run) -> None:
+        op = run.op
+        began, started = datetime.now(UTC), time.perf_counter()
+        error: TerraceError | None = None
+        try:
+            await self._probed(op, step, "undo", "before")
+            if step.undo is not None:
+                await step.undo(subject)
+            await self._probed(op, step, "undo", "after")
+        except asyncio.CancelledError:
+            raise
+        except DATABASE_ERRORS:
+            raise
+        except Exception as exc:
+            error = as_step_error(exc)
+        event = Event(
+            step.name,
+            "undo",
+            error is None,
+            op.attempt + 1,
+            began,
+            (time.perf_counter() - started) * 1e3,
+            _public(error),
+        )
+        if error is None:
+            op.attempt = 0
+            sets = None
+            if op.cursor == 0:
+                op.state = "failed"
+                sets = workflow.failed_vm
+            else:
+                op.cursor -= 1
+            await self._save(run, event, step.unrecord, subject, sets=sets)
+            return
+        op.attempt += 1
+        _log.warning("undo_failed", step=step.name, attempt=op.attempt, error=str(error))
+        if op.attempt < workflow.stubborn_attempts:
+            await self._retry_later(run, event)
+            return
+        op.state = "stuck"
+        await self._save(run, event, None, subject, sets=VmChange("error"))
+
+    async def _retry_later(self, run: Run, event: Event) -> None:
+        delay = min(self._backoff_s * 2 ** (run.op.attempt - 1), 30.0)
+        await self._save(run, event, None, None, delay_s=delay)
+        await run.sleep(delay)
+
+    async def _save(
+        self,
+        run: Run,
+        event: Event,
+        record: Callable[[Any, Any], Awaitable[None]] | None,
+        subject: Any,
+        *,
+        delay_s: float = 0.0,
+        result: Mapping[str, Any] | None = None,
+        sets: VmChange | None = None,
+    ) -> None:
+        async with self._pool.acquire() as conn:
+            transaction = conn.transaction() if record is not None else None
+            if transaction is not None:
+                await transaction.start()
+            try:
+                saved = await operations.save(
+                    conn,
+                    run.op,
+                    self._incarnation,
+                    event,
+                    delay_s=delay_s,
+                    result=result,
+                    vm_status=sets.status if sets else None,
+                    vm_error=run.op.error if sets and run.op.state in ("failed", "stuck") else None,
+                    vm_started=sets.started if sets else False,
+                )
+                if saved and record is not None:
+                    await record(conn, subject)
+            except BaseException:
+                if transaction is not None and not conn.is_closed():
+                    await transaction.rollback()
+                raise
+            if transaction is not None:
+                await transaction.commit()
+        if not saved:
+            raise Superseded
+
+    async def _probed(self, op: Operation, step: Step[Any], phase: str, moment: str) -> None:
+        if self._probe is not None:
+            await self._probe(op, step.name, phase, moment)
+
+
+def as_step_error(exc: Exception) -> TerraceError:
+    """What a step's exception means: domain errors as they are, anything else as our own bug."""
+    if isinstance(exc, TerraceError):
+        return exc
+    _log.error("step_crashed", exc_info=exc)
+    return Permanent("internal_error", "A step failed in a way that we did not foresee.", internal=repr(exc))
+
+
+def _public(error: TerraceError | None) -> dict[str, Any] | None:
+    return {"code": error.code, "detail": error.detail} if error else None

@@ -1,0 +1,154 @@
+"""Starting a stack, or making sure that a running one is as it should be."""
+
+import shlex
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from terrace.stack import conflicts, files, first_vm, host_network, machine, plan, services, stop
+from terrace.stack.control import Control, MemberStatus, start_supervisor
+from terrace.stack.errors import StackError
+from terrace.stack.layout import Layout
+from terrace.stack.lock import locked
+from terrace.stack.log_files import tail
+from terrace.stack.member import Member
+from terrace.stack.progress import Progress
+from terrace.stack.public_api import PublicApi, wait_http_ok
+from terrace.stack.settings import StackSettings
+
+START_S = 150.0
+# a member that worked before and now ends this often during one start won't recover by itself
+ENDINGS = 5
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a start does beyond the members. `image`: the guest image to upload as `tiny` (None: none)."""
+
+    image: Path | None = None
+    first_vm: bool = True
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """How to speak to a stack that is up. `ssh`: the command that logs in to the first VM, if any."""
+
+    url: str
+    token: str
+    ssh: tuple[str, ...] = ()
+
+
+def up(settings: StackSettings, options: Options | None = None, progress: Progress | None = None) -> Endpoint:
+    """Starts what doesn't run and waits until all is healthy; to be called in the stack's network namespace.
+
+    Raises StackError; then what this call had started is stopped again (a stack that ran before is left).
+    """
+    progress = progress or Progress.silent()
+    layout = settings.layout
+    layout.var.mkdir(parents=True, exist_ok=True)
+    with locked(layout.lock_file, lambda: progress.say("waiting for another scripts/up or scripts/down")):
+        ran_before = Control(layout.control_socket).is_running()
+        try:
+            return _up(machine.with_capacity(settings), options or Options(), progress)
+        except BaseException:
+            if not ran_before:
+                progress.say("failed: stopping what was started")
+                stop.stop_all(settings, Progress.silent())
+            raise
+
+
+def _up(settings: StackSettings, options: Options, progress: Progress) -> Endpoint:
+    layout = settings.layout
+    for directory in (layout.run, layout.log):
+        directory.mkdir(exist_ok=True)
+    layout.secrets.mkdir(mode=0o700, exist_ok=True)
+    layout.make_sockets()
+    settings.save()
+    control = Control(layout.control_socket)
+    if not control.is_running():
+        stop.end_leftovers(layout)
+    if settings.profile == "qemu":
+        _ensure_network(settings, progress)
+    plan.prepare(settings)
+    members = plan.members(settings)
+    _start_members(settings, members, control, progress)
+    url = services.public_url(settings)
+    wait_http_ok(f"http://127.0.0.1:{settings.ports.internal}/readyz", "The internal tier")
+    wait_http_ok(f"{url}/readyz", "The public API")
+    progress.say(f"healthy: {url}")
+    token = layout.token_file.read_text().strip()
+    _write_env(layout, url, token)
+    return Endpoint(url, token, _ensure_guest(settings, options, PublicApi(url, token), progress))
+
+
+def _ensure_network(settings: StackSettings, progress: Progress) -> None:
+    conflicts.refuse_network(settings)
+    host_network.ensure(settings)
+    for chain in host_network.forwarding_blockers():
+        progress.say(
+            f"note: this machine's firewall ({chain}) drops what it forwards; guests reach the outside only "
+            f"when it accepts the interface {settings.bridge}"
+        )
+
+
+def _start_members(
+    settings: StackSettings, members: list[Member], control: Control, progress: Progress
+) -> None:
+    before = {one.name: one for one in control.status()} if control.is_running() else {}
+    conflicts.refuse_ports(settings, [member for member in members if _is_idle(before.get(member.name))])
+    if not before:
+        control = start_supervisor(settings.layout)
+    started = time.time()
+    follow(settings.layout, control, control.apply(members), started, progress)
+
+
+def _is_idle(status: MemberStatus | None) -> bool:
+    return status is None or status.pid is None
+
+
+def follow(
+    layout: Layout, control: Control, first: list[MemberStatus], started: float, progress: Progress
+) -> None:
+    """Tells who becomes ready, until all are; raises StackError with the log of one that does not."""
+    told = {one.name for one in first if one.is_well and one.since < started}
+    if told:
+        progress.say(f"already running: {', '.join(sorted(told))}")
+    restarts = {one.name: one.restarts for one in first}
+    while True:
+        members = control.status()
+        for one in members:
+            if one.is_well and one.name not in told:
+                progress.say(f"{one.name} {one.state}")
+                told.add(one.name)
+            late = time.time() - started > START_S and not one.is_well and one.state != "waiting"
+            if one.state == "failed" or late or one.restarts - restarts[one.name] >= ENDINGS:
+                reason = one.reason or f"still {one.state} after {START_S:g} s"
+                log = layout.log_of(one.name)
+                raise StackError(f"{one.name} {reason}. The end of {log}:", tail(log))
+        if all(one.is_well for one in members):
+            return
+        time.sleep(0.05)
+
+
+def _write_env(layout: Layout, url: str, token: str) -> None:
+    values = {"TERRACE_URL": url, "TERRACE_TOKEN": token, "TERRACE_SSH_KEY": str(layout.ssh_key)}
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in values.items()]
+    lines.append(f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"')
+    files.write(layout.env_file, "\n".join(lines) + "\n", 0o600)
+    files.give_to_caller(layout.env_file)
+
+
+def _ensure_guest(
+    settings: StackSettings, options: Options, api: PublicApi, progress: Progress
+) -> tuple[str, ...]:
+    if options.image is not None:
+        first_vm.ensure_image(api, options.image, progress)
+    if not options.first_vm:
+        return ()
+    first_vm.ensure_key(api, settings.layout)
+    address = str(first_vm.ensure_vm(api, progress)["ip"])
+    command = first_vm.ssh_command(settings.layout, address)
+    first_vm.wait_login(command, address)
+    progress.say(f"VM {first_vm.VM} answers at {address}: login works")
+    return tuple(command)

@@ -1,0 +1,1 @@
+"""The only SQL of Terrace: one file per table family; the caller owns connection and transaction."""

@@ -1,0 +1,203 @@
+"""Tables ``nodes`` and ``pools``: capacity, who has claimed it, and who is alive.
+
+Claims are guarded updates of counters, never sums, so that two of them can't overcommit a node.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from terrace.db import Conn
+from terrace.types import PoolId
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """A node as operators see it; disk figures are its pool's."""
+
+    name: str
+    state: str
+    cpu: int
+    cpu_overcommit: float
+    cpu_claimed: int
+    ram_mib: int
+    ram_overcommit: float
+    ram_claimed_mib: int
+    disk_gib: int
+    disk_overcommit: float
+    disk_claimed_gib: int
+    vms: int
+    last_seen: datetime
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What a node offers, by its own settings."""
+
+    cpu: int
+    cpu_overcommit: float
+    ram_mib: int
+    ram_overcommit: float
+    disk_gib: int
+    disk_overcommit: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """A node's row as its heartbeat finds it: state and free shares between 0 and 1."""
+
+    state: str
+    incarnation: int
+    free_share: float
+
+
+# Not seen for 15 s is down, whatever the operator wants of the node.
+_EFFECTIVE = "case when n.last_seen < now() - interval '15 s' then 'down' else n.state end"
+
+_VIEW = f"""select n.name, {_EFFECTIVE} as state, n.cpu, n.cpu_overcommit, n.cpu_claimed, n.ram_mib,
+       n.ram_overcommit, n.ram_claimed_mib, p.disk_gib, p.overcommit, p.claimed_gib,
+       (select count(*) from vms v where v.node = n.name), n.last_seen, n.url
+  from nodes n join pools p on p.node = n.name or p.node is null"""
+
+
+async def list_views(conn: Conn) -> list[NodeView]:
+    """All nodes by name."""
+    return [NodeView(*row) for row in await conn.fetch(f"{_VIEW} order by n.name")]
+
+
+async def find_view(conn: Conn, name: str) -> NodeView | None:
+    """One node."""
+    row = await conn.fetchrow(f"{_VIEW} where n.name = $1", name)
+    return NodeView(*row) if row else None
+
+
+async def find_with_room(conn: Conn, cpu: int, ram_mib: int, disk_gib: int, excluding: list[str]) -> str | None:
+    """The active, living node with the most free memory that could take such a VM now."""
+    found = await conn.fetchval(
+        f"""select n.name from nodes n join pools p on p.node = n.name or p.node is null
+             where {_EFFECTIVE} = 'active' and n.name <> all($4)
+               and n.cpu_claimed + $1 <= n.cpu * n.cpu_overcommit
+               and n.ram_claimed_mib + $2 <= n.ram_mib * n.ram_overcommit
+               and p.claimed_gib + $3 <= p.disk_gib * p.overcommit
+             order by n.ram_mib * n.ram_overcommit - n.ram_claimed_mib desc limit 1""",
+        cpu,
+        ram_mib,
+        disk_gib,
+        excluding,
+    )
+    return str(found) if found is not None else None
+
+
+async def has_node_for(conn: Conn, cpu: int, ram_mib: int, disk_gib: int) -> bool:
+    """Whether any node, were it empty, could hold such a VM."""
+    return bool(
+        await conn.fetchval(
+            """select exists (select 1 from nodes n join pools p on p.node = n.name or p.node is null
+                where $1 <= n.cpu * n.cpu_overcommit and $2 <= n.ram_mib * n.ram_overcommit
+                  and $3 <= p.disk_gib * p.overcommit)""",
+            cpu,
+            ram_mib,
+            disk_gib,
+        )
+    )
+
+
+async def register(conn: Conn, name: str, url: str, capacity: Capacity) -> int:
+    """Record a node's start; returns its new incarnation."""
+    found = await conn.fetchval(
+        """insert into nodes (name, url, cpu, cpu_overcommit, ram_mib, ram_overcommit, incarnation)
+           values ($1, $2, $3, $4, $5, $6, 1)
+           on conflict (name) do update
+              set url = excluded.url, cpu = excluded.cpu, cpu_overcommit = excluded.cpu_overcommit,
+                  ram_mib = excluded.ram_mib, ram_overcommit = excluded.ram_overcommit,
+                  incarnation = nodes.incarnation + 1, last_seen = now()
+           returning incarnation""",
+        name,
+        url,
+        capacity.cpu,
+        capacity.cpu_overcommit,
+        capacity.ram_mib,
+        capacity.ram_overcommit,
+    )
+    return int(found)
+
+
+async def ensure_pool(conn: Conn, name: str, driver: str, node: str | None, capacity: Capacity) -> PoolId:
+    """Record a pool; returns its id."""
+    found = await conn.fetchval(
+        """insert into pools (name, driver, node, disk_gib, overcommit) values ($1, $2, $3, $4, $5)
+           on conflict (name) do update set disk_gib = excluded.disk_gib, overcommit = excluded.overcommit
+           returning id""",
+        name,
+        driver,
+        node,
+        capacity.disk_gib,
+        capacity.disk_overcommit,
+    )
+    return PoolId(found)
+
+
+async def beat(conn: Conn, name: str, incarnation: int) -> Pulse | None:
+    """Record that the node lives; None when a newer incarnation of it runs."""
+    row = await conn.fetchrow(
+        """update nodes n set last_seen = now() from pools p
+            where n.name = $1 and n.incarnation = $2 and (p.node = n.name or p.node is null)
+           returning n.state, n.incarnation,
+                     least(1 - n.cpu_claimed / nullif(n.cpu * n.cpu_overcommit, 0),
+                           1 - n.ram_claimed_mib / nullif(n.ram_mib * n.ram_overcommit, 0),
+                           1 - p.claimed_gib / nullif(p.disk_gib * p.overcommit, 0))""",
+        name,
+        incarnation,
+    )
+    return Pulse(row[0], row[1], float(row[2] or 0.0)) if row else None
+
+
+async def claim(conn: Conn, name: str, incarnation: int, cpu: int, ram_mib: int) -> bool:
+    """Claim cpu and memory on a node, if it is active and has them."""
+    return bool(
+        await conn.fetchval(
+            """update nodes set cpu_claimed = cpu_claimed + $3, ram_claimed_mib = ram_claimed_mib + $4
+                where name = $1 and incarnation = $2 and state = 'active'
+                  and cpu_claimed + $3 <= cpu * cpu_overcommit
+                  and ram_claimed_mib + $4 <= ram_mib * ram_overcommit
+               returning true""",
+            name,
+            incarnation,
+            cpu,
+            ram_mib,
+        )
+    )
+
+
+async def claim_disk(conn: Conn, pool_id: PoolId, disk_gib: int) -> bool:
+    """Claim disk on a pool, if it has it."""
+    return bool(
+        await conn.fetchval(
+            """update pools set claimed_gib = claimed_gib + $2
+                where id = $1 and claimed_gib + $2 <= disk_gib * overcommit returning true""",
+            pool_id,
+            disk_gib,
+        )
+    )
+
+
+async def why_refused(conn: Conn, name: str, incarnation: int, cpu: int, ram_mib: int) -> str:
+    """Why :func:`claim` said no: ``stale``, ``draining``, ``maintenance``, ``cpu`` or ``ram``."""
+    row = await conn.fetchrow(
+        """select incarnation, state, cpu_claimed + $2 <= cpu * cpu_overcommit as cpu_fits
+             from nodes where name = $1""",
+        name,
+        cpu,
+    )
+    if row is None or row["incarnation"] != incarnation:
+        return "stale"
+    if row["state"] != "active":
+        return str(row["state"])
+    return "ram" if row["cpu_fits"] else "cpu"
+
+
+async def set_state(conn: Conn, name: str, state: str) -> bool:
+    """Record what an operator wants of a node; false when there is none of that name."""
+    return bool(await conn.fetchval("update nodes set state = $2 where name = $1 returning true", name, state))

@@ -1,0 +1,306 @@
+"""Table ``vms``: what the platform promises of each VM."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from terrace.db import Conn
+from terrace.errors import Conflict
+from terrace.types import ImageId, NetworkId, OperationId, PoolId, ProjectId, VmId
+
+
+@dataclass(frozen=True, slots=True)
+class VmView:
+    """A VM as its users see it."""
+
+    id: VmId
+    name: str
+    status: str
+    cpu: int
+    ram_mib: int
+    disk_gib: int
+    image: str
+    network: str
+    ip: str | None
+    node: str
+    labels: Mapping[str, str]
+    created_at: datetime
+    started_at: datetime | None
+    ready_at: datetime | None
+    operation_id: OperationId | None
+    error: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Vm:
+    """A VM as its owner works on it."""
+
+    id: VmId
+    uuid: UUID
+    project_id: ProjectId
+    name: str
+    cpu: int
+    ram_mib: int
+    disk_gib: int
+    image_id: ImageId
+    image_sha256: str
+    image_format: str
+    ssh_keys: Sequence[str]
+    password_hash: str | None
+    files: Sequence[Mapping[str, str]]
+    user_data: str | None
+    network_id: NetworkId
+    bridge: str
+    dhcp: str
+    cidr: str | None
+    gateway: str | None
+    dns: Sequence[str]
+    mac: str
+    ip: str | None
+    pool_id: PoolId
+    node: str
+    epoch: int
+    desired: str
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewVm:
+    """What a claim inserts."""
+
+    uuid: UUID
+    project_id: ProjectId
+    name: str
+    cpu: int
+    ram_mib: int
+    disk_gib: int
+    image_id: ImageId
+    ssh_keys: Sequence[str]
+    password_hash: str | None
+    files: Sequence[Mapping[str, str]]
+    user_data: str | None
+    labels: Mapping[str, str]
+    network_id: NetworkId
+    mac: str
+    pool_id: PoolId
+    node: str
+
+
+# A node not seen for 15 s is down, and nothing certain is known of its VMs.
+_STATUS = """case when n.last_seen < now() - interval '15 s' and v.status <> 'deleting'
+                  then 'unknown' else v.status end"""
+
+_VIEW = f"""select v.id, v.name, {_STATUS} as status, v.cpu, v.ram_mib, v.disk_gib, i.name as image,
+       w.name as network, v.ip, v.node, v.labels, v.created_at, v.started_at, v.ready_at, v.operation_id, v.error
+  from vms v
+  join nodes n on n.name = v.node
+  join images i on i.id = v.image_id
+  join networks w on w.id = v.network_id"""
+
+_WORK = """select v.id, v.uuid, v.project_id, v.name, v.cpu, v.ram_mib, v.disk_gib, v.image_id, i.sha256, i.format,
+       v.ssh_keys, v.password_hash, v.files, v.user_data, v.network_id, w.bridge, w.dhcp,
+       s.cidr, s.gateway, coalesce(s.dns, '{}'), v.mac, v.ip, v.pool_id, v.node, v.epoch, v.desired, v.status
+  from vms v
+  join images i on i.id = v.image_id
+  join networks w on w.id = v.network_id
+  left join subnets s on s.network_id = w.id"""
+
+
+async def find_view(conn: Conn, project_id: ProjectId, ref: int | str) -> VmView | None:
+    """One VM of a project by id or name."""
+    column = "v.id" if isinstance(ref, int) else "v.name"
+    row = await conn.fetchrow(f"{_VIEW} where v.project_id = $1 and {column} = $2", project_id, ref)
+    return VmView(*row) if row else None
+
+
+async def list_views(
+    conn: Conn,
+    project_id: ProjectId,
+    *,
+    after: int,
+    limit: int,
+    statuses: Sequence[str] = (),
+    node: str | None = None,
+    labels: Mapping[str, str] | None = None,
+    label_keys: Sequence[str] = (),
+) -> list[VmView]:
+    """A project's VMs by ascending id, from behind ``after``; every filter given must hold."""
+    where = ["v.project_id = $1", "v.id > $2"]
+    args: list[Any] = [project_id, after]
+    for clause, value in (
+        (f"{_STATUS} = any(${{}})", list(statuses)),
+        ("v.node = ${}", node),
+        ("v.labels @> ${}", labels),
+        ("v.labels ?& ${}", list(label_keys)),
+    ):
+        if value:
+            args.append(value)
+            where.append(clause.format(len(args)))
+    args.append(limit)
+    rows = await conn.fetch(f"{_VIEW} where {' and '.join(where)} order by v.id limit ${len(args)}", *args)
+    return [VmView(*row) for row in rows]
+
+
+async def find_id(conn: Conn, project_id: ProjectId, ref: int | str) -> tuple[VmId, str] | None:
+    """Id and owner node of a project's VM by id or name."""
+    column = "id" if isinstance(ref, int) else "name"
+    row = await conn.fetchrow(f"select id, node from vms where project_id = $1 and {column} = $2", project_id, ref)
+    return (VmId(row[0]), row[1]) if row else None
+
+
+async def find(conn: Conn, vm_id: VmId) -> Vm | None:
+    """One VM for its owner's work."""
+    row = await conn.fetchrow(f"{_WORK} where v.id = $1", vm_id)
+    return Vm(*row) if row else None
+
+
+async def list_of_node(conn: Conn, node: str) -> list[Vm]:
+    """All VMs that a node owns."""
+    return [Vm(*row) for row in await conn.fetch(f"{_WORK} where v.node = $1 order by v.id", node)]
+
+
+async def find_by_uuid(conn: Conn, uuid: UUID) -> Vm | None:
+    """One VM by the UUID of its domain."""
+    row = await conn.fetchrow(f"{_WORK} where v.uuid = $1", uuid)
+    return Vm(*row) if row else None
+
+
+async def list_not_ready(conn: Conn, node: str) -> list[Vm]:
+    """A node's VMs that have started or are starting and have not answered, or have no address yet."""
+    rows = await conn.fetch(
+        f"""{_WORK} where v.node = $1 and v.status in ('creating', 'starting', 'rebooting', 'running')
+              and (v.ready_at is null or v.ip is null) order by v.id""",
+        node,
+    )
+    return [Vm(*row) for row in rows]
+
+
+async def lock(conn: Conn, project_id: ProjectId, ref: int | str) -> Vm | None:
+    """One VM by id or name, locked until the transaction ends."""
+    column = "v.id" if isinstance(ref, int) else "v.name"
+    row = await conn.fetchrow(f"{_WORK} where v.project_id = $1 and {column} = $2 for update of v", project_id, ref)
+    return Vm(*row) if row else None
+
+
+_INSERT = """
+with a as (
+    update addresses set vm_id = nextval('vms_id_seq')
+     where $17::bigint is not null and (subnet_id, ip) = (
+           select subnet_id, ip from addresses where subnet_id = $17 and vm_id is null
+            order by released_at nulls first, ip limit 1 for update skip locked)
+    returning vm_id, ip)
+insert into vms (id, uuid, project_id, name, cpu, ram_mib, disk_gib, image_id, ssh_keys, password_hash, files,
+                 user_data, labels, network_id, mac, pool_id, node, ip, desired, status)
+overriding system value
+select case when $17::bigint is null then nextval('vms_id_seq') else (select vm_id from a) end,
+       $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, (select ip from a), 'running', 'creating'
+ where $17::bigint is null or exists (select 1 from a)
+returning id, ip"""
+
+
+async def insert_with_address(conn: Conn, vm: NewVm, subnet_id: int | None) -> tuple[VmId, str | None] | None:
+    """Insert a VM and, with a subnet, claim its longest-free address; None when no address is free.
+
+    Raises asyncpg.UniqueViolationError when the project has a VM of that name.
+    """
+    row = await conn.fetchrow(
+        _INSERT,
+        vm.uuid,
+        vm.project_id,
+        vm.name,
+        vm.cpu,
+        vm.ram_mib,
+        vm.disk_gib,
+        vm.image_id,
+        vm.ssh_keys,
+        vm.password_hash,
+        vm.files,
+        vm.user_data,
+        vm.labels,
+        vm.network_id,
+        vm.mac,
+        vm.pool_id,
+        vm.node,
+        subnet_id,
+    )
+    return (VmId(row[0]), row[1]) if row else None
+
+
+async def begin_change(conn: Conn, vm_id: VmId, operation_id: OperationId, *, during: str | None, desired: str) -> None:
+    """Record that an operation on the VM has begun and what its owner wants from now on."""
+    await conn.execute(
+        """update vms set operation_id = $2, status = coalesce($3, status), desired = $4, error = null where id = $1""",
+        vm_id,
+        operation_id,
+        during,
+        desired,
+    )
+
+
+async def observe(conn: Conn, vm_id: VmId, node: str, status: str, *, desired: str | None = None) -> bool:
+    """Record what the hypervisor says, unless an operation is live or it is known already."""
+    return bool(
+        await conn.fetchval(
+            """update vms v set status = $3, desired = coalesce($4, desired),
+                      ready_at = case when $3 = 'running' then ready_at end
+                where id = $1 and node = $2 and (status <> $3 or desired <> coalesce($4, desired))
+                  and status <> 'deleting'
+                  and not exists (select 1 from operations o
+                                   where o.vm_id = v.id and o.state in ('pending', 'running', 'undoing'))
+               returning true""",
+            vm_id,
+            node,
+            status,
+            desired,
+        )
+    )
+
+
+async def set_ready(conn: Conn, vm_id: VmId, node: str) -> bool:
+    """Record that the guest answers, once for each start."""
+    return bool(
+        await conn.fetchval(
+            """update vms set ready_at = now()
+                where id = $1 and node = $2 and ready_at is null and status = 'running' returning true""",
+            vm_id,
+            node,
+        )
+    )
+
+
+async def set_ip(conn: Conn, mac: str, node: str, ip: str) -> VmId | None:
+    """Record the address that a foreign DHCP server gave; the VM's id when that was news."""
+    found = await conn.fetchval(
+        """update vms v set ip = $3 from networks w
+            where v.mac = $1 and v.node = $2 and w.id = v.network_id and w.dhcp = 'external'
+              and v.ip is distinct from $3 returning v.id""",
+        mac,
+        node,
+        ip,
+    )
+    return VmId(found) if found is not None else None
+
+
+async def delete_released(conn: Conn, vm_id: VmId) -> None:
+    """Delete the row and give back all that its claim took: capacity, disk and address."""
+    await conn.execute(
+        "delete from idempotency_keys k using operations o where o.vm_id = $1 and o.kind = 'vm_create'"
+        " and k.operation_id = o.id and o.state = 'failed'",
+        vm_id,
+    )
+    row = await conn.fetchrow("select node, cpu, ram_mib, pool_id, disk_gib from vms where id = $1 for update", vm_id)
+    if row is None:
+        raise Conflict("vm_state", "The VM is gone already.")
+    await conn.execute(
+        "update nodes set cpu_claimed = cpu_claimed - $2, ram_claimed_mib = ram_claimed_mib - $3 where name = $1",
+        row["node"],
+        row["cpu"],
+        row["ram_mib"],
+    )
+    await conn.execute("update pools set claimed_gib = claimed_gib - $2 where id = $1", row["pool_id"], row["disk_gib"])
+    await conn.execute("update addresses set vm_id = null, released_at = now() where vm_id = $1", vm_id)
+    await conn.execute("delete from vms where id = $1", vm_id)

@@ -1,0 +1,33 @@
+"""Ids, and the few words that both tiers use for what a request and a VM are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, NewType
+
+ProjectId = NewType("ProjectId", int)
+TokenId = NewType("TokenId", int)
+VmId = NewType("VmId", int)
+ImageId = NewType("ImageId", int)
+OperationId = NewType("OperationId", int)
+NetworkId = NewType("NetworkId", int)
+PoolId = NewType("PoolId", int)
+SubnetId = NewType("SubnetId", int)
+
+MAX_ID: Final = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """On whose behalf a request acts."""
+
+    project_id: ProjectId
+    token_id: TokenId
+    role: str
+
+
+def find_id(ref: str) -> int | None:
+    """The id that a path segment means, or None when it is a name (names are never all digits)."""
+    if ref.isascii() and ref.isdigit() and len(ref) <= 19 and 0 < int(ref) <= MAX_ID:
+        return int(ref)
+    return None

@@ -1,0 +1,75 @@
+"""One of each driver that there is, for suites that must hold for all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from private_libvirtd import PrivateLibvirtd
+
+from internal_api.domain_xml import HostFacts
+from internal_api.drivers.dir_storage import DirStorage
+from internal_api.drivers.fake import FakeHypervisor, FakeStorage
+from internal_api.drivers.libvirt_driver import LibvirtHypervisor
+from internal_api.drivers.protocols import DomainSpec, Hypervisor, Storage
+from terrace.errors import Transient
+
+CONNECT_TIMEOUT_S = 60.0
+
+
+@pytest.fixture(scope="session")
+def libvirtd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateLibvirtd]:
+    daemon = PrivateLibvirtd(tmp_path_factory.mktemp("hv"))
+    daemon.start()
+    yield daemon
+    daemon.stop()
+
+
+async def connected(hypervisor: Hypervisor) -> None:
+    """Connect, once a daemon that has just been started is there."""
+    async with asyncio.timeout(CONNECT_TIMEOUT_S):
+        while True:
+            try:
+                return await hypervisor.connect()
+            except Transient:
+                await asyncio.sleep(0.1)
+
+
+@pytest.fixture
+def qemu(libvirtd: PrivateLibvirtd, tmp_path: Path) -> LibvirtHypervisor:
+    return LibvirtHypervisor(libvirtd.uri, HostFacts("qemu", console_log_dir=tmp_path / "console"))
+
+
+@pytest.fixture(params=["fake", "libvirt-test", "qemu"])
+async def hypervisor(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Hypervisor]:
+    made: Hypervisor
+    match request.param:
+        case "fake":
+            made = FakeHypervisor(tmp_path)
+        case "libvirt-test":
+            made = LibvirtHypervisor("test:///default", HostFacts("test"))
+        case _:
+            made = request.getfixturevalue("qemu")
+    await connected(made)
+    yield made
+    for domain in await made.list_states():
+        await made.remove(domain)
+    await made.close()
+
+
+@pytest.fixture(params=["fake", "dir"])
+async def storage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Storage]:
+    made: Storage = FakeStorage(tmp_path) if request.param == "fake" else DirStorage(tmp_path)
+    await made.connect()
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+def spec() -> DomainSpec:
+    """A domain without disks and cards: enough for its life cycle."""
+    vm = uuid.uuid4()
+    return DomainSpec(uuid=vm, vm_id=vm.int % 10**9, name="test-1", cpu=1, ram_mib=64, disks=(), nics=())

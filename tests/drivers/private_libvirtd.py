@@ -1,0 +1,84 @@
+"""A libvirtd of the test's own: private mounts, processes and network; gone with the test, guests and all."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import uuid
+from pathlib import Path
+
+BRIDGE = "terrace0"
+
+_QEMU_CONF = """\
+user = "root"
+group = "root"
+security_driver = "none"
+dynamic_ownership = 0
+remember_owner = 0
+namespaces = []
+cgroup_controllers = []
+stdio_handler = "file"
+"""
+
+# bash is process 1 of the namespace, so that it reaps QEMU at once and takes all with it when it goes
+_SCRIPT = """
+set -eu
+mount -t tmpfs none /run
+mkdir -p /run/libvirt /run/lock
+mount --bind "$1/etc" /etc/libvirt
+for name in lib log cache; do mkdir -p "$1/$name"; done
+mount --bind "$1/lib" /var/lib/libvirt
+mount --bind "$1/log" /var/log/libvirt
+mount --bind "$1/cache" /var/cache/libvirt
+ip link set lo up
+ip link show "$2" >/dev/null 2>&1 || ip link add "$2" type bridge
+ip link set "$2" up
+while :; do
+    libvirtd -f /etc/libvirt/libvirtd.conf -p /run/libvirtd.pid >>"$1/log/out" 2>&1 || true
+    rm -f "$1/sock/libvirt-sock"
+    sleep 0.2
+done
+"""
+
+
+class PrivateLibvirtd:
+    """Start it, use ``uri``, stop it. :meth:`restart` ends the daemon as ``systemctl restart`` would."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.uri = f"qemu+unix:///system?socket={folder}/sock/libvirt-sock"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        etc = self.folder / "etc"
+        etc.mkdir(parents=True)
+        (self.folder / "sock").mkdir()
+        (etc / "qemu.conf").write_text(_QEMU_CONF)
+        (etc / "libvirtd.conf").write_text(
+            f'host_uuid = "{uuid.uuid4()}"\nunix_sock_dir = "{self.folder}/sock"\n'
+            'auth_unix_rw = "none"\nunix_sock_group = "root"\nlisten_tls = 0\nlisten_tcp = 0\n'
+        )
+        known = Path("/var/cache/libvirt/qemu")
+        if known.is_dir():  # what QEMU can do: a probe of many seconds
+            shutil.copytree(known, self.folder / "cache" / "qemu")
+        namespaces = ["--mount", "--pid", "--net", "--fork", "--kill-child", "--mount-proc"]
+        self._process = subprocess.Popen(
+            ["setpriv", "--pdeathsig", "KILL", "unshare", *namespaces, "--propagation", "private"]
+            + ["bash", "-c", _SCRIPT, "libvirtd", str(self.folder), BRIDGE]
+        )
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def inside(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a command in the daemon's namespaces."""
+        assert self._process is not None
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
+        target = ["nsenter", "-t", children[0], "--mount", "--pid", "--net", "--"]
+        return subprocess.run([*target, *command], capture_output=True, text=True, check=False)
+
+    def restart(self) -> None:
+        """Kill the daemon; guests run on, and the daemon is back within a second."""
+        assert self.inside("sh", "-c", "kill -KILL $(cat /run/libvirtd.pid)").returncode == 0
