@@ -1,4 +1,4 @@
-"""JSON responses as Terrace writes them: orjson, UTC times with ``Z``, no microseconds in views."""
+"""JSON responses as Terrace writes them: orjson, UTC times with ``Z``, to the second where people read them."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ from typing import Any
 import orjson
 from starlette.responses import Response
 
-_OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_NAIVE_UTC | orjson.OPT_OMIT_MICROSECONDS
+_PRECISE = orjson.OPT_UTC_Z | orjson.OPT_NAIVE_UTC
+_TO_THE_SECOND = _PRECISE | orjson.OPT_OMIT_MICROSECONDS
 
 
-def dumps(value: Any) -> bytes:
-    """JSON of views: datetimes in RFC 3339, in UTC, to the second."""
-    return orjson.dumps(value, option=_OPTIONS)
+def dumps(value: Any, *, precise: bool = False) -> bytes:
+    """JSON of views: datetimes in RFC 3339, in UTC, to the second or, if ``precise``, to the microsecond."""
+    return orjson.dumps(value, option=_PRECISE if precise else _TO_THE_SECOND)
 
 
-def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+def json_response(
+    value: Any, status: int = 200, headers: Mapping[str, str] | None = None, *, precise: bool = False
+) -> Response:
     """A JSON response."""
-    return Response(dumps(value), status_code=status, headers=headers, media_type="application/json")
+    return Response(dumps(value, precise=precise), status, headers, media_type="application/json")
 
 
 def wanted_wait_s(prefer: str | None, *, default: float = 30.0, longest: float = 60.0) -> float:

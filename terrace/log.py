@@ -42,7 +42,7 @@ def configure(service: str, node: str, log_format: str, level: str) -> None:
 
 def get(name: str) -> Any:
     """A logger: ``log.info("step_done", step=…, ms=…)``."""
-    return structlog.get_logger(logger=name)
+    return structlog.get_logger(module=name)
 
 
 def _dumps(event: dict[str, Any], default: Any = None, **_: Any) -> str:

@@ -46,7 +46,7 @@ async def list_(
             conn, who.project_id, before=before, limit=limit + 1, vm_id=vm_id, state=state
         )
         events = await operations.list_events(conn, [op.id for op in found])
-    return page(request, [operation_view(op, events[op.id]) for op in found], limit)
+    return page(request, [operation_view(op, events[op.id]) for op in found], limit, precise=True)
 
 
 @router.get("/{ref}", summary="Get an operation", response_model=OperationOut, responses=problems(404))
@@ -58,4 +58,4 @@ async def get(ref: str, who: Caller, edge: ThisEdge) -> Response:
         if op is None:
             raise NotFound("operation", ref)
         events = await operations.list_events(conn, [op.id])
-    return json_response(operation_view(op, events[op.id]))
+    return json_response(operation_view(op, events[op.id]), precise=True)

@@ -18,10 +18,10 @@ Cursor = Annotated[
 ]
 
 
-def page(request: Request, items: Sequence[dict[str, Any]], limit: int) -> Response:
+def page(request: Request, items: Sequence[dict[str, Any]], limit: int, *, precise: bool = False) -> Response:
     """A JSON array; with ``Link: rel="next"`` when it was filled to its limit by one more than asked."""
     headers = {}
     if len(items) > limit:
         items = items[:limit]
         headers["Link"] = cursor.next_link(request.url.path, request.query_params.multi_items(), items[-1]["id"])
-    return json_response(items, headers=headers)
+    return json_response(items, headers=headers, precise=precise)

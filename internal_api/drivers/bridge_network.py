@@ -45,14 +45,14 @@ class BridgeNetwork:
         try:
             wanted = TapFilter(nic.bridge, elements_of(nic, ip))
             table = table_text(nic.bridge)
-            add = add_text(nic.bridge, wanted.elements, self._owner)
+            change = add_text(nic.bridge, wanted.elements, self._owner)
         except ValueError as error:
             raise Permanent("operation_failed", "A network card's data are not valid.", internal=str(error)) from None
-        before = self._filters.get(nic.tap)
-        remove = "" if before is None else remove_text(before.bridge, before.elements - wanted.elements)
-        if nic.bridge not in self._tables or not await self._load(remove + add):
-            # the table's first use, or somebody has flushed it
-            if not await self._load(table + add):
+        if (before := self._filters.get(nic.tap)) is not None:
+            change = remove_text(before.bridge, before.elements - wanted.elements) + change
+        if nic.bridge not in self._tables or not await self._load(change):
+            # this process has not used the table before, or somebody has flushed it
+            if not await self._load(table + change):
                 raise Transient("service_unavailable", "The node's packet filter does not work.")
             self._tables.add(nic.bridge)
         self._filters[nic.tap] = wanted

@@ -32,12 +32,12 @@ class DhcpSnooper:
 
     def open(self) -> None:
         """Listen on all interfaces of the network namespace; raises OSError."""
-        # protocol 0: nothing arrives before the filter is in place and bind says what is wanted
-        listener = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+        # ETH_P_ALL: other packet sockets don't see what leaves. The little that arrives before the filter
+        # is in place is told apart by parse_dhcp_ack.
+        listener = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
         try:
             listener.setblocking(False)
             _attach_filter(listener)
-            listener.bind(("", _ETH_P_ALL))
             asyncio.get_running_loop().add_reader(listener.fileno(), self._read)
         except OSError:
             listener.close()

@@ -55,10 +55,7 @@ def operation_view(op: Operation, events: Sequence[Event]) -> dict[str, Any]:
         "image": op.image_id,
         "node": op.node,
         "state": op.state,
-        "steps": [
-            _step_view(name, [event for event in events if event.step == name], passed=number < op.cursor)
-            for number, name in enumerate(op.steps)
-        ],
+        "steps": [_step_view(name, [event for event in events if event.step == name]) for name in op.steps],
         "result": op.result,
         "error": op.error,
         "request_id": op.request_id,
@@ -68,13 +65,13 @@ def operation_view(op: Operation, events: Sequence[Event]) -> dict[str, Any]:
     }
 
 
-def _step_view(name: str, events: Sequence[Event], *, passed: bool) -> dict[str, Any]:
+def _step_view(name: str, events: Sequence[Event]) -> dict[str, Any]:
     tries = [event for event in events if event.phase == "do"]
     last = tries[-1] if tries else None
     if any(event.phase == "undo" and event.ok for event in events):
         state = "undone"
     elif last is None:
-        state = "done" if passed else "pending"  # a claim is done by the insertion itself
+        state = "pending"
     else:
         state = "done" if last.ok else "failed"
     return {

@@ -55,9 +55,7 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts/stack", description="The members of the local stack.")
     commands = parser.add_subparsers(dest="command", required=True)
-    start = commands.add_parser(
-        "up", help="start everything (scripts/up does more: packages, environment, image)"
-    )
+    start = commands.add_parser("up", help="start everything (scripts/up does more: packages, environment, image)")
     start.add_argument("--no-vm", action="store_true", help="do not create a first VM")
     start.add_argument("--image", type=Path, help="guest image to upload as `tiny`")
     end = commands.add_parser("down", help="stop everything (scripts/down)")
@@ -110,9 +108,7 @@ def _in_namespace(arguments: argparse.Namespace, settings: StackSettings) -> int
     elif not namespace.exists(settings):
         down(settings, purge=arguments.purge, progress=Progress())
         return 0
-    status = subprocess.call(
-        namespace.command(settings, [sys.executable, "-m", "terrace.stack", *sys.argv[1:]])
-    )
+    status = subprocess.call(namespace.command(settings, [sys.executable, "-m", "terrace.stack", *sys.argv[1:]]))
     if not Control(settings.layout.control_socket).is_running():
         namespace.remove(settings)
     return status
@@ -120,11 +116,7 @@ def _in_namespace(arguments: argparse.Namespace, settings: StackSettings) -> int
 
 def _next_steps(settings: StackSettings, endpoint: Endpoint) -> str:
     inside = f"sudo ip netns exec {settings.netns} " if settings.netns else ""
-    ssh = (
-        inside + shlex.join(endpoint.ssh)
-        if endpoint.ssh
-        else "not created (scripts/up without --no-vm creates it)"
-    )
+    ssh = inside + shlex.join(endpoint.ssh) if endpoint.ssh else "not created (scripts/up without --no-vm creates it)"
     env = os.path.relpath(settings.layout.env_file)
     text = NEXT.format(url=endpoint.url, token=f"{endpoint.token} (also in {env})", ssh=ssh, env=env)
     if settings.netns:

@@ -10,9 +10,7 @@ from terrace.stack.errors import StackError
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def run(
-    *command: str, input: str | None = None, env: dict[str, str] | None = None, timeout_s: float = 60.0
-) -> str:
+def run(*command: str, input: str | None = None, env: dict[str, str] | None = None, timeout_s: float = 60.0) -> str:
     """Standard output of a command. Raises StackError with its messages if it fails."""
     try:
         done = subprocess.run(

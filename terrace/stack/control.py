@@ -117,9 +117,7 @@ def start_supervisor(layout: Layout) -> Control:
     command = ["setsid", "--fork", sys.executable, "-m", "terrace.stack.supervisor", str(layout.var)]
     env = dict(os.environ, PYTHONPATH=str(Path(terrace.__file__).parent.parent))
     with log.open("ab") as output:
-        subprocess.run(
-            command, check=True, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd="/", env=env
-        )
+        subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd="/", env=env)
     control = Control(layout.control_socket)
     deadline = time.monotonic() + 15
     while not control.is_running():

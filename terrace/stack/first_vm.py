@@ -77,9 +77,7 @@ def _wait(api: PublicApi, path: str, status: str, timeout_s: float) -> dict[str,
         if thing["status"] == status:
             return thing
         if thing["status"] == "error" or time.monotonic() > deadline:
-            raise StackError(
-                f"{path} is {thing['status']}, not {status}: {thing.get('error') or 'it took too long'}."
-            )
+            raise StackError(f"{path} is {thing['status']}, not {status}: {thing.get('error') or 'it took too long'}.")
         time.sleep(0.2)
 
 
@@ -103,9 +101,7 @@ def wait_login(command: Sequence[str], address: str) -> None:
                 return
             said = done.stderr.strip()
         time.sleep(0.2)
-    raise StackError(
-        f"Nobody can log in to the VM {VM} at {address} yet.", said or "Its SSH port does not answer."
-    )
+    raise StackError(f"Nobody can log in to the VM {VM} at {address} yet.", said or "Its SSH port does not answer.")
 
 
 def _listens(address: str) -> bool:

@@ -19,11 +19,7 @@ FLUSH_S = 3.0
 def shut_down(settings: StackSettings) -> int:
     """ACPI to all running guests at once, power off for those that don't follow. How many there were."""
     with ThreadPoolExecutor(max_workers=len(settings.hypervisors)) as pool:
-        return sum(
-            pool.map(
-                lambda name: _shut_down_node(hypervisor.uri(settings.layout, name)), settings.hypervisors
-            )
-        )
+        return sum(pool.map(lambda name: _shut_down_node(hypervisor.uri(settings.layout, name)), settings.hypervisors))
 
 
 def _shut_down_node(uri: str) -> int:

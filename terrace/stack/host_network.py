@@ -62,11 +62,8 @@ def ensure(settings: StackSettings) -> None:
 def refuse_foreign_bridge(settings: StackSettings) -> None:
     found = owner(settings.bridge)
     if found is not None and found != alias(settings.layout):
-        whose = (
-            f"of the stack under {found.removeprefix('terrace:')}"
-            if found.startswith("terrace:")
-            else "not ours"
-        )
+        ours = found.startswith("terrace:")
+        whose = f"of the stack under {found.removeprefix('terrace:')}" if ours else "not ours"
         raise StackError(
             f"The network interface {settings.bridge} exists and is {whose}: set TERRACE_BRIDGE to another name."
         )
@@ -81,9 +78,7 @@ def owner(interface: str) -> str | None:
 
 def _ensure_translation(settings: StackSettings) -> None:
     table = table_name(settings)
-    was_off = FORWARDING.read_text().strip() == "0" or any(
-        WAS_OFF in chains for chains in _our_tables().values()
-    )
+    was_off = FORWARDING.read_text().strip() == "0" or any(WAS_OFF in chains for chains in _our_tables().values())
     mark = f"    chain {WAS_OFF} {{ }}\n" if was_off else ""
     text = TABLE.format(table=table, bridge=settings.bridge, subnet=settings.subnet, mark=mark)
     # declared, deleted and made anew in one transaction
@@ -120,7 +115,5 @@ def forwarding_blockers() -> list[str]:
     chains = [item["chain"] for item in listing if "chain" in item]
     drops = [chain for chain in chains if chain.get("hook") == "forward" and chain.get("policy") == "drop"]
     return [
-        f"{chain['family']} {chain['table']} {chain['name']}"
-        for chain in drops
-        if chain["family"] in ("ip", "inet")
+        f"{chain['family']} {chain['table']} {chain['name']}" for chain in drops if chain["family"] in ("ip", "inet")
     ]

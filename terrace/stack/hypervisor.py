@@ -11,14 +11,18 @@ from terrace.stack.layout import Layout
 from terrace.stack.member import Member, Probe
 from terrace.stack.settings import StackSettings
 
+# /sys shows the network namespace in which it was mounted, which need not be ours; there is one sysfs for each.
 # libvirtd's directories are fixed in its binary, so it gets a view of the file system in which they are
 # the node's own. The host's name has a dot because libvirt asks DNS about names without one.
 ENTER = """\
 set -eu
 node=$1 cache=$2 name=$3
-if [ "$(readlink /proc/self/ns/net)" != "$(readlink /proc/1/ns/net)" ]; then
-    mount -t sysfs sysfs /sys
+mount -t sysfs sysfs "$node/run"
+if [ "$(stat -c %d "$node/run")" != "$(stat -c %d /sys)" ]; then
+    umount --lazy /sys
+    mount --bind "$node/run" /sys
 fi
+umount "$node/run"
 for pair in etc:/etc/libvirt lib:/var/lib/libvirt log:/var/log/libvirt run:/run; do
     mkdir -p "${pair#*:}"
 done

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,12 +104,9 @@ class Layout:
         self.real_sockets.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self.sockets == self.real_sockets:
             return
-        if not self.short_sockets.is_symlink():
-            self.short_sockets.symlink_to(self.real_sockets)
-        owner = self.short_sockets.lstat()
-        if not stat.S_ISLNK(owner.st_mode) or owner.st_uid != os.geteuid():
-            raise StackError(
-                f"{self.short_sockets} belongs to somebody else; remove it, or use a shorter TERRACE_VAR."
-            )
-        if self.short_sockets.readlink() != self.real_sockets:
-            raise StackError(f"{self.short_sockets} points to {self.short_sockets.readlink()}; remove it.")
+        link = self.short_sockets
+        if not os.path.lexists(link):
+            link.symlink_to(self.real_sockets)
+        ours = link.is_symlink() and link.lstat().st_uid == os.geteuid()
+        if not ours or link.readlink() != self.real_sockets:
+            raise StackError(f"{link} should be a link to this stack's sockets and is something else; remove it.")

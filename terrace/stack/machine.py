@@ -40,9 +40,7 @@ def name_servers() -> tuple[str, ...]:
         lines = path.read_text().splitlines() if path.is_file() else []
         words = [line.split() for line in lines]
         found += [
-            parts[1]
-            for parts in words
-            if len(parts) > 1 and parts[0] == "nameserver" and _is_reachable(parts[1])
+            parts[1] for parts in words if len(parts) > 1 and parts[0] == "nameserver" and _is_reachable(parts[1])
         ]
     return tuple(dict.fromkeys(found))[:3] or PUBLIC_NAME_SERVERS
 

@@ -14,9 +14,7 @@ NAMED = Path("/run/netns")
 def is_inside(settings: StackSettings) -> bool:
     """Whether this process is where the stack lives."""
     named = NAMED / settings.netns
-    return not settings.netns or (
-        named.exists() and os.path.samestat(named.stat(), Path("/proc/self/ns/net").stat())
-    )
+    return not settings.netns or (named.exists() and os.path.samestat(named.stat(), Path("/proc/self/ns/net").stat()))
 
 
 def ensure(settings: StackSettings) -> None:
@@ -27,9 +25,7 @@ def ensure(settings: StackSettings) -> None:
         commands.run("ip", "-n", name, "link", "set", "lo", "alias", host_network.alias(settings.layout))
         commands.run("ip", "-n", name, "link", "set", "lo", "up")
     if not _is_ours(settings):
-        raise StackError(
-            f"The network namespace {name} exists and is not this stack's: set TERRACE_NETNS to another."
-        )
+        raise StackError(f"The network namespace {name} exists and is not this stack's: set TERRACE_NETNS to another.")
 
 
 def remove(settings: StackSettings) -> None:

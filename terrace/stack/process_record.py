@@ -34,9 +34,7 @@ def write(directory: Path, name: str, pid: int) -> None:
     process = process_id(pid)
     if process is not None:
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / name).write_text(
-            f"{process.pid} {process.started_ticks} {BOOT_ID.read_text().strip()}\n"
-        )
+        (directory / name).write_text(f"{process.pid} {process.started_ticks} {BOOT_ID.read_text().strip()}\n")
 
 
 def remove(directory: Path, name: str) -> None:

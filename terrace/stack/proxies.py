@@ -39,12 +39,9 @@ def render(template: str, **variables: Any) -> str:
 def prepare(settings: StackSettings) -> None:
     """Writes both configurations and lets HAProxy check them."""
     ports, layout = settings.ports, settings.layout
-    external = [
-        Server(name, "127.0.0.1", ports.external_node(i)) for i, name in enumerate(settings.externals)
-    ]
+    external = [Server(name, "127.0.0.1", ports.external_node(i)) for i, name in enumerate(settings.externals)]
     internal = [
-        Server(name, "127.0.0.1", ports.internal_node(i), ports.agent(i))
-        for i, name in enumerate(settings.hypervisors)
+        Server(name, "127.0.0.1", ports.internal_node(i), ports.agent(i)) for i, name in enumerate(settings.hypervisors)
     ]
     _write(settings, "public", f"{settings.public_bind}:{ports.public}", ports.public_metrics, external)
     _write(settings, "internal", f"127.0.0.1:{ports.internal}", ports.internal_metrics, internal)

@@ -35,9 +35,7 @@ class PublicApi:
         with file.open("rb") as content:
             return self._call("POST", path, content, "application/octet-stream", length=file.stat().st_size)
 
-    def _call(
-        self, method: str, path: str, data: Any = None, kind: str = "", length: int | None = None
-    ) -> Answer:
+    def _call(self, method: str, path: str, data: Any = None, kind: str = "", length: int | None = None) -> Answer:
         request = urllib.request.Request(self._base + path, data=data, method=method)  # noqa: S310 - always http
         request.add_header("Authorization", f"Bearer {self._token}")
         if kind:

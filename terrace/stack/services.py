@@ -175,10 +175,7 @@ def _code_revision(checkout: Path) -> str:
     """Changes with the code and its dependencies, so that `up` after an update restarts the services."""
     packages = ("terrace", "internal_api", "external_api")
     sources = [
-        path
-        for package in packages
-        for path in (checkout / package).rglob("*")
-        if path.suffix in (".py", ".sql")
+        path for package in packages for path in (checkout / package).rglob("*") if path.suffix in (".py", ".sql")
     ]
     stack = checkout / "terrace" / "stack"
     locks = (checkout / "requirements").glob("*.lock")

@@ -75,17 +75,13 @@ class StackSettings:
         var_text = environ.get("TERRACE_VAR", "")
         var = read.directory("TERRACE_VAR", var_text) if var_text else checkout / "var"
         kept = cls(checkout=checkout, var=var)._with(_read_file(Layout(var).settings_file))
-        chosen = kept._with(
-            {name: environ[key] for name in READERS if (key := f"TERRACE_{name.upper()}") in environ}
-        )
+        chosen = kept._with({name: environ[key] for name in READERS if (key := f"TERRACE_{name.upper()}") in environ})
         if Layout(var).cluster.exists():
             chosen._refuse_other_data(kept)
         return chosen
 
     def _with(self, texts: Mapping[str, str]) -> "StackSettings":
-        values = {
-            name: READERS[name](f"TERRACE_{name.upper()}", text.strip()) for name, text in texts.items()
-        }
+        values = {name: READERS[name](f"TERRACE_{name.upper()}", text.strip()) for name, text in texts.items()}
         return dataclasses.replace(self, **values)
 
     def _refuse_other_data(self, kept: "StackSettings") -> None:

@@ -92,9 +92,7 @@ def _ensure_network(settings: StackSettings, progress: Progress) -> None:
         )
 
 
-def _start_members(
-    settings: StackSettings, members: list[Member], control: Control, progress: Progress
-) -> None:
+def _start_members(settings: StackSettings, members: list[Member], control: Control, progress: Progress) -> None:
     before = {one.name: one for one in control.status()} if control.is_running() else {}
     conflicts.refuse_ports(settings, [member for member in members if _is_idle(before.get(member.name))])
     if not before:
@@ -107,9 +105,7 @@ def _is_idle(status: MemberStatus | None) -> bool:
     return status is None or status.pid is None
 
 
-def follow(
-    layout: Layout, control: Control, first: list[MemberStatus], started: float, progress: Progress
-) -> None:
+def follow(layout: Layout, control: Control, first: list[MemberStatus], started: float, progress: Progress) -> None:
     """Tells who becomes ready, until all are; raises StackError with the log of one that does not."""
     told = {one.name for one in first if one.is_well and one.since < started}
     if told:
@@ -139,9 +135,7 @@ def _write_env(layout: Layout, url: str, token: str) -> None:
     files.give_to_caller(layout.env_file)
 
 
-def _ensure_guest(
-    settings: StackSettings, options: Options, api: PublicApi, progress: Progress
-) -> tuple[str, ...]:
+def _ensure_guest(settings: StackSettings, options: Options, api: PublicApi, progress: Progress) -> tuple[str, ...]:
     if options.image is not None:
         first_vm.ensure_image(api, options.image, progress)
     if not options.first_vm:

@@ -100,11 +100,7 @@ def end_supervisor(layout: Layout) -> None:
 def _end_recorded(layout: Layout, keep: set[str]) -> None:
     """Ends members whose supervisor is gone; the databases last."""
     recorded = process_record.living(layout.pids)
-    first = [
-        process
-        for name, process in recorded.items()
-        if name not in keep | {"postgres", "redis", "supervisor"}
-    ]
+    first = [process for name, process in recorded.items() if name not in keep | {"postgres", "redis", "supervisor"}]
     process_record.end(first, signal.SIGTERM, 5.0)
     databases = [recorded[name] for name in ("postgres", "redis") if name in recorded]
     process_record.end(databases, signal.SIGINT, 10.0)

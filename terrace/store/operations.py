@@ -78,11 +78,20 @@ COLUMNS = """id, kind, project_id, vm_id, vm_name, image_id, node, epoch, origin
 
 
 async def insert(conn: Conn, new: NewOperation) -> Operation:
-    """Insert a pending operation. Raises asyncpg.UniqueViolationError when its VM has a live one."""
+    """Insert a pending operation; with ``cursor=1`` its first step is done by the insertion itself.
+
+    Raises asyncpg.UniqueViolationError when its VM has a live operation.
+    """
     row = await conn.fetchrow(
-        f"""insert into operations (kind, project_id, vm_id, vm_name, image_id, node, epoch, origin, params, steps,
-                                    cursor, state, token_id, request_id)
-            values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'pending', $12, $13) returning {COLUMNS}""",
+        f"""with op as (
+                insert into operations (kind, project_id, vm_id, vm_name, image_id, node, epoch, origin, params,
+                                        steps, cursor, state, token_id, request_id)
+                values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'pending', $12, $13) returning *),
+             claimed as (
+                insert into operation_events (operation_id, step, phase, ok, attempt, started_at, duration_ms)
+                select id, steps[1], 'do', true, 1, now(),
+                       1000 * extract(epoch from clock_timestamp() - now()) from op where cursor > 0)
+            select {COLUMNS} from op""",
         new.kind,
         new.project_id,
         new.vm_id,

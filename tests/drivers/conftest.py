@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from private_libvirtd import PrivateLibvirtd
+from private_libvirtd import PrivateLibvirtd, connected
 
 from internal_api.domain_xml import HostFacts
 from internal_api.drivers.dir_storage import DirStorage
 from internal_api.drivers.fake import FakeHypervisor, FakeStorage
 from internal_api.drivers.libvirt_driver import LibvirtHypervisor
 from internal_api.drivers.protocols import DomainSpec, Hypervisor, Storage
-from terrace.errors import Transient
-
-CONNECT_TIMEOUT_S = 60.0
 
 
 @pytest.fixture(scope="session")
@@ -26,16 +22,6 @@ def libvirtd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateLibvir
     daemon.start()
     yield daemon
     daemon.stop()
-
-
-async def connected(hypervisor: Hypervisor) -> None:
-    """Connect, once a daemon that has just been started is there."""
-    async with asyncio.timeout(CONNECT_TIMEOUT_S):
-        while True:
-            try:
-                return await hypervisor.connect()
-            except Transient:
-                await asyncio.sleep(0.1)
 
 
 @pytest.fixture

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import subprocess
 import uuid
 from pathlib import Path
 
+from internal_api.drivers.protocols import Hypervisor
+from terrace.errors import Transient
+
 BRIDGE = "terrace0"
+CONNECT_TIMEOUT_S = 60.0
 
 _QEMU_CONF = """\
 user = "root"
@@ -61,11 +66,10 @@ class PrivateLibvirtd:
         known = Path("/var/cache/libvirt/qemu")
         if known.is_dir():  # what QEMU can do: a probe of many seconds
             shutil.copytree(known, self.folder / "cache" / "qemu")
-        namespaces = ["--mount", "--pid", "--net", "--fork", "--kill-child", "--mount-proc"]
-        self._process = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", "unshare", *namespaces, "--propagation", "private"]
-            + ["bash", "-c", _SCRIPT, "libvirtd", str(self.folder), BRIDGE]
-        )
+        namespaces = ["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child"]
+        namespaces += ["--mount-proc", "--net"]
+        script = ["bash", "-c", _SCRIPT, "libvirtd", str(self.folder), BRIDGE]
+        self._process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "unshare", *namespaces, *script])
 
     def stop(self) -> None:
         if self._process is not None:
@@ -82,3 +86,13 @@ class PrivateLibvirtd:
     def restart(self) -> None:
         """Kill the daemon; guests run on, and the daemon is back within a second."""
         assert self.inside("sh", "-c", "kill -KILL $(cat /run/libvirtd.pid)").returncode == 0
+
+
+async def connected(hypervisor: Hypervisor) -> None:
+    """Connect, once a daemon that has just been started is there."""
+    async with asyncio.timeout(CONNECT_TIMEOUT_S):
+        while True:
+            try:
+                return await hypervisor.connect()
+            except Transient:
+                await asyncio.sleep(0.1)

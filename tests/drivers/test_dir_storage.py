@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from images import GIB, MIB, RAW, qcow2, store, stream
 
+from images import GIB, MIB, RAW, qcow2, store, stream
 from internal_api.drivers.dir_storage import DirStorage
 from terrace.errors import Permanent, Transient
 
@@ -54,10 +54,7 @@ async def test_data_in_a_volume_survive_everything(pool: DirStorage) -> None:
     await ensure(1)
     assert _info(path)[0]["virtual-size"] == 2 * GIB
     reading = ["qemu-io", "-f", "qcow2", "-c", "read -P 9 64k 64k", "-c", "read -P 17 0 512", path]
-    assert (
-        "verification failed"
-        not in subprocess.run(reading, check=True, capture_output=True, text=True).stdout
-    )
+    assert "verification failed" not in subprocess.run(reading, check=True, capture_output=True, text=True).stdout
 
 
 @pytest.mark.parametrize("size", [200, 65536, 300_000])

@@ -125,9 +125,7 @@ async def test_many_at_a_time(hypervisor: Hypervisor, spec: DomainSpec) -> None:
     assert await hypervisor.list_states() == {}
 
 
-async def test_listeners_hear_events_from_their_call_on_until_close(
-    hypervisor: Hypervisor, spec: DomainSpec
-) -> None:
+async def test_listeners_hear_events_from_their_call_on_until_close(hypervisor: Hypervisor, spec: DomainSpec) -> None:
     source = hypervisor.events()
     await hypervisor.ensure_defined(spec)
     await hypervisor.ensure_started(spec.uuid)

@@ -12,8 +12,7 @@ from typing import Any
 
 import libvirt
 import pytest
-from conftest import connected
-from private_libvirtd import BRIDGE, PrivateLibvirtd
+from private_libvirtd import BRIDGE, PrivateLibvirtd, connected
 from waiting import Collected, eventually
 
 from internal_api.cloudinit import GuestConfig
@@ -55,9 +54,7 @@ async def _raw(operator: Any, spec: DomainSpec) -> Any:
     return await asyncio.to_thread(operator.lookupByUUIDString, str(spec.uuid))
 
 
-async def test_domains_of_others_are_neither_seen_nor_touched(
-    hypervisor: LibvirtHypervisor, operator: Any
-) -> None:
+async def test_domains_of_others_are_neither_seen_nor_touched(hypervisor: LibvirtHypervisor, operator: Any) -> None:
     foreign = uuid.uuid4()
     xml = (
         f"<domain type='qemu'><name>foreign</name><uuid>{foreign}</uuid><memory unit='MiB'>64</memory>"

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from images import GIB, MIB, RAW, qcow2, sha256, store, stream
 
+from images import GIB, MIB, RAW, qcow2, sha256, store, stream
 from internal_api.drivers.protocols import Storage
 from terrace.errors import Permanent, Transient
 
@@ -78,9 +78,7 @@ async def test_refuses_images_that_need_something_else(
     [(24, 2**62), (24, 0), (32, 2 << 32 | 1), (72, 2)],
     ids=["absurd size", "no size", "encrypted", "marked corrupt"],
 )
-async def test_refuses_what_its_header_says(
-    storage: Storage, tmp_path: Path, offset: int, value: int
-) -> None:
+async def test_refuses_what_its_header_says(storage: Storage, tmp_path: Path, offset: int, value: int) -> None:
     content = bytearray(qcow2(tmp_path))
     content[offset : offset + 8] = value.to_bytes(8, "big")
     with pytest.raises(Permanent) as refused:
@@ -111,9 +109,7 @@ async def test_an_upload_that_is_cut_off_leaves_nothing(storage: Storage, tmp_pa
         yield RAW[:1000]
         await asyncio.Event().wait()
 
-    importing = asyncio.create_task(
-        storage.import_image(endless(), format=None, checksum=None, max_bytes=MIB)
-    )
+    importing = asyncio.create_task(storage.import_image(endless(), format=None, checksum=None, max_bytes=MIB))
     await asyncio.sleep(0.05)
     importing.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -25,9 +25,7 @@ async def nodes() -> AsyncIterator[list[StandIn]]:
         await node.stop()
 
 
-async def names(
-    client: httpx.AsyncClient, method: str, path: str, count: int, node: str | None = None
-) -> Counter[str]:
+async def names(client: httpx.AsyncClient, method: str, path: str, count: int, node: str | None = None) -> Counter[str]:
     """Which nodes answered, how often."""
     headers = {"X-Terrace-Node": node} if node else {}
     return Counter([(await client.request(method, path, headers=headers)).text for _ in range(count)])

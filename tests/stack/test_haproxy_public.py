@@ -81,9 +81,7 @@ async def test_a_callers_own_key_and_id_are_kept(edge: httpx.AsyncClient, nodes:
 
 
 @pytest.mark.parametrize("harmful", ['"},{"', "a b", "x" * 65, "%00"])
-async def test_a_harmful_request_id_is_replaced(
-    edge: httpx.AsyncClient, nodes: list[StandIn], harmful: str
-) -> None:
+async def test_a_harmful_request_id_is_replaced(edge: httpx.AsyncClient, nodes: list[StandIn], harmful: str) -> None:
     await edge.get("/api/v1/vms", headers={"X-Request-ID": harmful})
     assert re.fullmatch(UUID, received(nodes, "/api/v1/vms")["x-request-id"])
 
@@ -95,9 +93,7 @@ async def test_metrics_are_not_public(edge: httpx.AsyncClient, nodes: list[Stand
     assert not [request for node in nodes for request in node.requests]
 
 
-async def test_what_the_tiers_tell_each_other_stays_inside(
-    edge: httpx.AsyncClient, nodes: list[StandIn]
-) -> None:
+async def test_what_the_tiers_tell_each_other_stays_inside(edge: httpx.AsyncClient, nodes: list[StandIn]) -> None:
     for node in nodes:
         node.reply = lambda request: Reply(headers={"X-Terrace-Refused": "cpu", "X-Other": "1"})
     response = await edge.get("/api/v1/vms")
@@ -142,9 +138,7 @@ async def test_no_node_at_all(edge: httpx.AsyncClient, nodes: list[StandIn]) -> 
     assert response.json()["request_id"] == "mine"
 
 
-async def test_an_upload_is_streamed_and_never_repeated(
-    edge: httpx.AsyncClient, nodes: list[StandIn]
-) -> None:
+async def test_an_upload_is_streamed_and_never_repeated(edge: httpx.AsyncClient, nodes: list[StandIn]) -> None:
     for node in nodes:
         node.reply = lambda request: Reply(hang_up=True)
     response = await edge.post(

@@ -85,9 +85,7 @@ def test_a_member_that_never_works_fails_and_tells_why(control: Control, layout:
 
 
 def test_a_command_that_fails_holds_back_what_needs_it(control: Control) -> None:
-    control.apply(
-        [python("migrate", "raise SystemExit(3)", once=True), python("api", SLEEP, needs=("migrate",))]
-    )
+    control.apply([python("migrate", "raise SystemExit(3)", once=True), python("api", SLEEP, needs=("migrate",))])
     eventually(lambda: one(control, "migrate").state == "failed")
     assert one(control, "migrate").reason == "ended with status 3"
     assert one(control, "api").state == "waiting"

@@ -1,16 +1,31 @@
 # shellcheck shell=sh disable=SC2154  # variables of cloud-init
 # Finds the NoCloud seed and makes the plan of this boot.
 
+# find_seed: prints the device that holds an ISO 9660 volume called cidata. busybox's findfs won't do,
+# it overlooks devices under 68 KiB. The label stands at byte 40 of sector 16 (ECMA-119, 8.4).
+find_seed() {
+    for device in /sys/class/block/*; do
+        device=/dev/${device##*/}
+        case "$(dd if="$device" bs=2048 skip=16 count=1 2>/dev/null | head -c 46 | tail -c 6)" in
+        cidata | CIDATA)
+            echo "$device"
+            return
+            ;;
+        esac
+    done
+    return 1
+}
+
 # A machine whose seed is taken away keeps its last one.
 read_seed() {
     umask 077
-    device=$(findfs LABEL=cidata 2>/dev/null || findfs LABEL=CIDATA 2>/dev/null) || {
+    device=$(find_seed) || {
         log "seed: none found, using the last one"
         return 0
     }
     log "seed: $device"
     mkdir -p "$run/mount"
-    mount -t iso9660 -o ro "$device" "$run/mount" 2>/dev/null || mount -t vfat -o ro "$device" "$run/mount" || return
+    mount -t iso9660 -o ro "$device" "$run/mount" || return
     for name in meta-data network-config user-data; do
         if [ ! -f "$run/mount/$name" ]; then
             rm -f "$seed/$name"
