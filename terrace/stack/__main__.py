@@ -117,11 +117,16 @@ def _in_namespace(arguments: argparse.Namespace, settings: StackSettings) -> int
 def _next_steps(settings: StackSettings, endpoint: Endpoint) -> str:
     inside = f"sudo ip netns exec {settings.netns} " if settings.netns else ""
     ssh = inside + shlex.join(endpoint.ssh) if endpoint.ssh else "not created (scripts/up without --no-vm creates it)"
-    env = os.path.relpath(settings.layout.env_file)
+    env = _nearest(settings.layout.env_file)
     text = NEXT.format(url=endpoint.url, token=f"{endpoint.token} (also in {env})", ssh=ssh, env=env)
     if settings.netns:
         text += f"\n\nAll of it lives in a network namespace; this runs a command there: {inside}COMMAND"
     return text
+
+
+def _nearest(path: Path) -> Path:
+    """As a person would write it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _status(control: Control, as_json: bool) -> int:

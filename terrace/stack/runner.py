@@ -127,7 +127,7 @@ class Runner:
             status = await child.wait()
             self._forget_child()
             ending = _ending(status)
-            self._enter(State.DONE if status == 0 else State.FAILED, ending)
+            self._enter(State.DONE) if status == 0 else self._enter(State.FAILED, ending)
             return None, ending
         ready_at = await self._become_ready(child)
         if ready_at is None and not child.exited.done():

@@ -150,7 +150,7 @@ def test_orphans_are_reaped_at_once(control: Control, tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     code = f"""
 import os, signal
-if os.fork() == 0:
+if not os.path.exists({str(pid_file)!r}) and os.fork() == 0:
     os.setsid()
     if os.fork() == 0:
         open({str(pid_file)!r}, 'w').write(str(os.getpid()))
