@@ -72,7 +72,8 @@ async def create(
         except ValueError as exc:
             raise TerraceError("invalid_request", f"name: {exc}", fields=(("name", str(exc)),)) from None
         given = {"name": name, "format": format, "checksum": checksum}
-        query = urlencode({field: value for field, value in given.items() if value is not None}, safe=":")  # as every client writes it: it is signed
+        # the query is signed: it must be written as the client beneath writes it
+        query = urlencode({field: value for field, value in given.items() if value is not None}, safe=":")
         return await edge.forwarder.stream(request, who, f"{_INTERNAL}/upload", query, request.stream())
     if kind != "application/json":
         raise TerraceError(

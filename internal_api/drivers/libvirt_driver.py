@@ -52,7 +52,12 @@ class LibvirtHypervisor:
 
     async def connect(self) -> None:
         if self._host.console_log_dir is not None:
-            self._host.console_log_dir.mkdir(parents=True, exist_ok=True)
+            try:
+                self._host.console_log_dir.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise Transient(
+                    "hypervisor_unavailable", "The consoles' log folder can't be made.", internal=str(error)
+                ) from error
         await self._connection.open()
         self._dispatcher = asyncio.create_task(self._dispatch(), name="libvirt-dispatcher")
 
@@ -98,18 +103,15 @@ class LibvirtHypervisor:
 
         return bool(await self._on_existing(domain, ask, lane="agent"))
 
-    async def shutdown_by_acpi(self, domain: UUID, *, reboot: bool = False) -> None:
-        # libvirt's test driver knows no way of shutting down but its own
-        is_test = self._connection.is_test
-        shutdown_flag = 0 if is_test else libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN
-        reboot_flag = 0 if is_test else libvirt.VIR_DOMAIN_REBOOT_ACPI_POWER_BTN
+    async def shutdown_by_acpi(self, domain: UUID) -> None:
+        # virDomainReboot by ACPI is not used: a guest that misses the button would be started again by
+        # libvirt when it is shut down at some later time.
+        # libvirt's test driver knows no way of shutting down but its own.
+        flags = 0 if self._connection.is_test else libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN
 
         def press(handle: Any) -> None:
             try:
-                if reboot:
-                    handle.reboot(reboot_flag)
-                else:
-                    handle.shutdownFlags(shutdown_flag)
+                handle.shutdownFlags(flags)
             except libvirt.libvirtError:
                 if find_domain_state(handle) in _ALIVE:
                     raise

@@ -137,8 +137,11 @@ class Hypervisor(Protocol):
         """Ask the guest agent to power off (or reboot); false when no agent answers. Returns at once."""
         ...
 
-    async def shutdown_by_acpi(self, domain: UUID, *, reboot: bool = False) -> None:
-        """Press the ACPI power button (``reboot``: start again once the guest is off). Returns at once."""
+    async def shutdown_by_acpi(self, domain: UUID) -> None:
+        """Press the ACPI power button; the domain may be absent or stopped. Returns at once.
+
+        For a reboot the caller starts the domain again once it is off.
+        """
         ...
 
     async def reset(self, domain: UUID) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from internal_api.drivers.protocols import DomainEventKind, DomainState
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from internal_api.host import Host
 
 _LOOK_EVERY_S = 1.0  # events tell at once; looking makes up for a lost one
+_PRESS_EVERY_S = 3.0
 _DEFAULT_TIMEOUT_S = 60.0
 _OFF = (DomainEventKind.STOPPED, DomainEventKind.DESTROYED, DomainEventKind.CRASHED)
 
@@ -25,71 +26,55 @@ async def _is_off(work: VmWork) -> bool:
     return state in (None, DomainState.STOPPED, DomainState.CRASHED)
 
 
-async def _wait_until(
-    run: Run, event: asyncio.Event, look: Callable[[], Awaitable[bool]] | None, timeout_s: float
-) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while (left := deadline - time.monotonic()) > 0:
-        if await run.wait(event, min(_LOOK_EVERY_S, left)):
-            return True
-        if look is not None and await look():
-            return True
-    return False
+async def _ask_to_go(work: VmWork, run: Run, gone: asyncio.Event, *, reboot: bool) -> str | None:
+    """Ask the guest agent, or press the ACPI button, until ``gone``; says what it took, None in vain.
 
-
-def _timeout_s(run: Run) -> float:
-    return float(run.op.params.get("timeout_s", _DEFAULT_TIMEOUT_S))
+    A guest that is still booting hears neither, so both are repeated. An agent that has agreed gets
+    half of the time to keep its word.
+    """
+    hypervisor, domain = work.host.hypervisor, work.vm.uuid
+    if await hypervisor.find_state(domain) is not DomainState.RUNNING:
+        return None  # a paused guest can't react to anything
+    timeout_s = float(run.op.params.get("timeout_s", _DEFAULT_TIMEOUT_S))
+    started = time.monotonic()
+    ask_again_at = started
+    method: str | None = None
+    while (now := time.monotonic()) < started + timeout_s:
+        if now >= ask_again_at:
+            if method is None and await hypervisor.shutdown_by_agent(domain, reboot=reboot):
+                method, ask_again_at = "agent", started + timeout_s / 2
+            else:
+                await hypervisor.shutdown_by_acpi(domain, reboot=reboot)
+                method, ask_again_at = ("acpi" if method else None), now + _PRESS_EVERY_S
+        left = started + timeout_s - time.monotonic()
+        if await run.wait(gone, max(0.05, min(_LOOK_EVERY_S, left))) or await _is_off(work):
+            return method or "acpi"
+    return None
 
 
 async def _shut_down(work: VmWork, run: Run) -> Mapping[str, str]:
-    """Ask the guest agent, then press the ACPI button, then cut the power; says which one it took."""
-    hypervisor, domain = work.host.hypervisor, work.vm.uuid
+    """Ask the guest to power off, and cut the power when it doesn't; says which way it went."""
     if await _is_off(work):
         return {"method": "none"}
-    half = _timeout_s(run) / 2
-
-    async def off() -> bool:
-        return await _is_off(work)
-
-    with work.host.signals.expecting(domain, *_OFF) as gone:
-        # a paused guest can't react to anything
-        if await hypervisor.find_state(domain) is DomainState.RUNNING:
-            if await hypervisor.shutdown_by_agent(domain) and await _wait_until(run, gone, off, half):
-                return {"method": "agent"}
-            if await off():
-                return {"method": "agent"}
-            await hypervisor.shutdown_by_acpi(domain)
-            if await _wait_until(run, gone, off, half):
-                return {"method": "acpi"}
-        await hypervisor.ensure_stopped(domain)
-    return {"method": "poweroff"}
+    with work.host.signals.expecting(work.vm.uuid, *_OFF) as gone:
+        method = await _ask_to_go(work, run, gone, reboot=False)
+    if method is None:
+        await work.host.hypervisor.ensure_stopped(work.vm.uuid)
+    return {"method": method or "poweroff"}
 
 
 async def _reboot(work: VmWork, run: Run) -> Mapping[str, str]:
-    """Ask the guest agent, then ACPI, then reset; says which one it took."""
+    """Ask the guest to reboot, and reset it when it doesn't; says which way it went."""
     hypervisor, domain = work.host.hypervisor, work.vm.uuid
     if await _is_off(work):
         await hypervisor.ensure_started(domain)
         return {"method": "start"}
-    half = _timeout_s(run) / 2
-
-    async def off() -> bool:
-        return await _is_off(work)
-
-    kinds = (DomainEventKind.REBOOTED, *_OFF)
-    with work.host.signals.expecting(domain, *kinds) as happened:
-        method = "reset"
-        if await hypervisor.find_state(domain) is DomainState.RUNNING:
-            if await hypervisor.shutdown_by_agent(domain, reboot=True) and await _wait_until(run, happened, off, half):
-                method = "agent"
-            else:
-                await hypervisor.shutdown_by_acpi(domain, reboot=True)
-                if await _wait_until(run, happened, off, half):
-                    method = "acpi"
-        if method == "reset" and not await off():
-            await hypervisor.reset(domain)
+    with work.host.signals.expecting(domain, DomainEventKind.REBOOTED, *_OFF) as gone:
+        method = await _ask_to_go(work, run, gone, reboot=True)
+    if method is None and not await _is_off(work):
+        await hypervisor.reset(domain)
     await hypervisor.ensure_started(domain)  # a guest that went off instead of around, and a paused one
-    return {"method": method}
+    return {"method": method or "reset"}
 
 
 async def _reset(work: VmWork, _: Run) -> None:

@@ -140,17 +140,20 @@ ensure_environment() {
     say "virtual environment: ready"
 }
 
-# A stamp of another kind (runtime, dev) says that the environment is whole and can be added to;
-# without any it is half made, and made anew.
+# The mark says that an installation was interrupted: such an environment is made anew. A whole one of
+# another kind (with the development tools, without them) is only added to.
 install_environment() {
     local environment=$1 lock
     shift
-    if ! compgen -G "$environment/.stamp-*" >/dev/null || ! "$environment/bin/python" -m pip --version; then
+    local mark=$environment/.unfinished
+    if [ -e "$mark" ] || ! "$environment/bin/python" -m pip --version; then
         /usr/bin/python3 -m venv --clear "$environment" || return 1
     fi
+    : >"$mark"
     local pip=("$environment/bin/python" -m pip install --disable-pip-version-check --no-build-isolation)
     for lock in "$@"; do
         "${pip[@]}" --require-hashes -r "$checkout/$lock" || return 1
     done
-    "${pip[@]}" --no-deps -e "$checkout"
+    "${pip[@]}" --no-deps -e "$checkout" || return 1
+    rm "$mark"
 }

@@ -89,10 +89,10 @@ class FakeHypervisor:
             self._shut_down(domain, reboot=reboot)
             return True
 
-    async def shutdown_by_acpi(self, domain: UUID, *, reboot: bool = False) -> None:
+    async def shutdown_by_acpi(self, domain: UUID) -> None:
         async with self.faults.around("shutdown_by_acpi"):
             if self.obeys_acpi and self._state(domain) is DomainState.RUNNING:
-                self._shut_down(domain, reboot=reboot)
+                self._shut_down(domain, reboot=False)
 
     async def reset(self, domain: UUID) -> None:
         async with self.faults.around("reset"):

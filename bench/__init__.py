@@ -1,0 +1,1 @@
+"""How fast and how lean: measures of a whole stack, through its public address."""
