@@ -5,18 +5,21 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import Depends, Request
-from fastapi.security import HTTPBearer
 
 from external_api.edge import edge_of
 from terrace.errors import TerraceError
 from terrace.types import Identity
 
-bearer = HTTPBearer(auto_error=False, description="A token of a project")
+_KNOWN = "terrace.identity"
 
 
 async def identify(request: Request) -> Identity:
-    """Who calls; raises ``unauthenticated``."""
-    return await edge_of(request).tokens.identify(request.headers.get("authorization"))
+    """Who calls, asked once for each request; raises ``unauthenticated``."""
+    known: Identity | None = request.scope.get(_KNOWN)
+    if known is None:
+        known = await edge_of(request).tokens.identify(request.headers.get("authorization"))
+        request.scope[_KNOWN] = known
+    return known
 
 
 async def require_admin(request: Request) -> Identity:

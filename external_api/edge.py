@@ -82,4 +82,9 @@ def edge_of(request: Request) -> Edge:
     return edge
 
 
-ThisEdge = Annotated[Edge, Depends(edge_of)]
+async def this_edge(request: Request) -> Edge:
+    """The same as a dependency; async, because FastAPI calls those that are not in a thread."""
+    return edge_of(request)
+
+
+ThisEdge = Annotated[Edge, Depends(this_edge)]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator
 
 import httpx
+import orjson
 from fastapi import Request
 from starlette.responses import Response
 
@@ -19,6 +21,7 @@ from terrace.types import Identity
 
 _PASSED_ON = ("location", "retry-after", "x-terrace-refused")
 _MAX_KEY_LENGTH = 255
+_PAUSES_S = (0.05, 0.2, 0.5)  # before a request is sent again because its connection broke
 
 
 class Forwarder:
@@ -51,10 +54,15 @@ class Forwarder:
         if node is not None:
             headers["x-terrace-node"] = node
         timeout = httpx.Timeout(wanted_wait_s(prefer) + self._settings.internal_margin_s, connect=3.0)
-        try:
-            answer = await self._http.request(method, path, content=body, headers=headers, timeout=timeout)
-        except httpx.HTTPError as exc:
-            raise from_httpx(exc) from exc
+        for pause_s in (*_PAUSES_S, None):
+            try:
+                answer = await self._http.request(method, path, content=body, headers=headers, timeout=timeout)
+                break
+            except httpx.HTTPError as exc:
+                # the same request with the same key has one effect, however often it arrives
+                if pause_s is None or isinstance(exc, httpx.TimeoutException):
+                    raise from_httpx(exc) from exc
+            await asyncio.sleep(pause_s)
         return passed_on(answer)
 
     async def stream(
@@ -92,6 +100,14 @@ def idempotency_key(request: Request) -> str:
     if not 1 <= len(key) <= _MAX_KEY_LENGTH or not key.isascii() or not key.isprintable():
         raise TerraceError("bad_request", "Idempotency-Key must be 1 to 255 printable ASCII characters.")
     return key
+
+
+def is_of_proxy(response: Response) -> bool:
+    """Whether HAProxy itself answered, for want of a server; a node that fails a change names its operation."""
+    if response.status_code != 503:
+        return False
+    problem = orjson.loads(response.body)
+    return bool(problem["code"] == "service_unavailable" and "operation" not in problem)
 
 
 def passed_on(answer: httpx.Response) -> Response:

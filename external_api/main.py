@@ -8,9 +8,11 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi_offline import FastAPIOffline
 from starlette.types import Scope
 
 from external_api.answers import Problem
+from external_api.answers import problems as problems_of
 from external_api.edge import Edge
 from external_api.routes import health, images, networks, nodes, operations, ssh_keys, vms
 from external_api.settings import ExternalSettings
@@ -38,7 +40,15 @@ def create_app(settings: ExternalSettings) -> FastAPI:
         finally:
             await app.state.edge.stop()
 
-    app = FastAPI(title="Terrace", version=__version__, description=_ABOUT, lifespan=lifespan, redoc_url=None)
+    app = FastAPIOffline(
+        title="Terrace",
+        version=__version__,
+        description=_ABOUT,
+        lifespan=lifespan,
+        redoc_url=None,
+        redirect_slashes=False,
+        strict_content_type=False,  # a body without a type is JSON; PublicRoute refuses other types
+    )
     problems.install(app)
     for part in (vms, operations, images, ssh_keys, networks, nodes, health):
         app.include_router(part.router)
@@ -68,7 +78,7 @@ def openapi(app: FastAPI) -> dict[str, Any]:
                     operation["security"] = [{"token": []}]
                 described = operation["responses"].get("422", {}).get("content", {})
                 if "application/json" in described:  # FastAPI's own shape, which is never answered
-                    operation["responses"]["422"] = operation["responses"].get("400", {"description": "Unprocessable"})
+                    operation["responses"]["422"] = problems_of(422)[422]
         app.openapi_schema = document
     return app.openapi_schema
 

@@ -35,6 +35,11 @@ def node_of(request: Request) -> Node:
     return node
 
 
+async def this_node(request: Request) -> Node:
+    """The same as a dependency; async, because FastAPI calls those that are not in a thread."""
+    return node_of(request)
+
+
 def _verify(request: Request, body_hash: str) -> Identity:
     headers = request.headers
     query = request.scope["query_string"].decode("latin-1")
@@ -72,7 +77,7 @@ def _caller(request: Request, identity: Identity, body: bytes) -> Caller:
         body=body,
         key=Key(
             project_id=identity.project_id,
-            route=f"{request.method} {request.url.path}",
+            route=f"{request.method} {request.scope['path']}",
             value=request.headers.get("idempotency-key", "") or request_id_of(request),
             body_hash=hashlib.sha256(body).digest(),
         ),
@@ -83,4 +88,4 @@ def _caller(request: Request, identity: Identity, body: bytes) -> Caller:
 
 Signed = Annotated[Caller, Depends(signed)]
 SignedStream = Annotated[Caller, Depends(signed_stream)]
-ThisNode = Annotated[Node, Depends(node_of)]
+ThisNode = Annotated[Node, Depends(this_node)]

@@ -12,7 +12,7 @@ from terrace.db import Conn, in_transaction
 from terrace.errors import Conflict, NotFound
 from terrace.store import idempotency, operations, vms
 from terrace.store.operations import NewOperation, Operation
-from terrace.store.vms import Vm
+from terrace.store.vms import OwnedVm, Vm
 from terrace.types import Identity, VmId, find_id
 from terrace.vm_state import Action, VmStatus
 
@@ -24,6 +24,7 @@ class Begun:
     vm_id: VmId | None
     operation: Operation | None
     superseded: Operation | None = None
+    inserted: bool = False  # the operation is this request's own
 
 
 def wake_channel(node: str) -> str:
@@ -55,6 +56,7 @@ async def begin_action(
         if superseded is None:
             status = VmStatus(vm.status)
             if status in vm_state.ALREADY[action]:
+                await idempotency.settle(conn, key, response={"vm": vm.id})
                 return Begun(vm.id, None)
             if status not in vm_state.ALLOWED_FROM[action]:
                 allowed = ", ".join(vm_state.allowed_actions(status)) or "none"
@@ -87,7 +89,7 @@ async def begin_delete(host: Host, who: Identity, ref: str, key: idempotency.Key
     return await in_transaction(host.pool, work)
 
 
-async def begin_own_start(host: Host, vm: Vm) -> Operation | None:
+async def begin_own_start(host: Host, vm: OwnedVm) -> Operation | None:
     """Begin to start a VM because its node has come up; None when an operation is live already."""
 
     async def work(conn: Conn) -> Operation | None:
@@ -105,7 +107,9 @@ async def _earlier(conn: Conn, key: idempotency.Key) -> Begun | None:
     earlier = await idempotency.take(conn, key)
     if earlier is None:
         return None
-    return Begun(earlier.operation.vm_id if earlier.operation else None, earlier.operation)
+    if earlier.operation is not None:
+        return Begun(earlier.operation.vm_id, earlier.operation)
+    return Begun(VmId(earlier.response["vm"]), None) if earlier.response is not None else None
 
 
 async def _locked(conn: Conn, who: Identity, ref: str) -> Vm:
@@ -151,7 +155,7 @@ async def _begin(
     await idempotency.settle(conn, key, operation_id=operation.id)
     if vm.node != host.node:
         await operations.notify(conn, wake_channel(vm.node), "wake")
-    return Begun(vm.id, operation, superseded)
+    return Begun(vm.id, operation, superseded, inserted=True)
 
 
 def _new(host: Host, vm: Vm, kind: str, who: Identity | None, request_id: str, timeout_s: int | None) -> NewOperation:

@@ -23,6 +23,7 @@ from terrace import db, log
 from terrace.engine.waiters import Waiters
 from terrace.engine.worker import Probe, Worker
 from terrace.placement import Placement
+from terrace.problems import DATABASE_ERRORS
 from terrace.store import nodes, operations
 from terrace.store.operations import Operation
 
@@ -112,10 +113,17 @@ class Node:
         _log.info("node_started", incarnation=incarnation)
         return node
 
-    def submit(self, op: Operation) -> None:
-        """Hand a committed operation to this node's worker, if it is this node's."""
-        if op.node == self.host.node:
+    def submit(self, op: Operation, *, inserted: bool = True) -> None:
+        """Hand a committed operation to this node's worker, if it is this node's.
+
+        One that was not ``inserted`` just now may have ended meanwhile: the worker looks for itself.
+        """
+        if op.node != self.host.node:
+            return
+        if inserted:
             self.worker.submit(op)
+        else:
+            self.worker.wake()
 
     def interrupted(self, op: Operation) -> None:
         """An operation was superseded by a change that came in here."""
@@ -175,9 +183,13 @@ class Node:
     async def _operation_ended(self, op: Operation) -> None:
         metrics.observe_operation(op)
         self.waiters.resolve(op)
-        if op.origin is not None and op.origin != self.host.node:
+        if op.origin is None or op.origin == self.host.node:
+            return
+        try:
             async with self.host.pool.acquire() as conn:
                 await operations.notify(conn, change.wake_channel(op.origin), f"done:{op.id}")
+        except DATABASE_ERRORS as exc:
+            _log.warning("origin_not_told", op=op.id, error=repr(exc))  # it looks for itself, too
 
     def _on_notify(self, _channel: str, payload: str | None) -> None:
         if payload is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from terrace import log
@@ -35,9 +35,12 @@ class Heart:
         self._server: asyncio.Server | None = None
 
     async def beat_forever(self) -> None:
-        """Beat until cancelled."""
+        """Beat until cancelled; a driver that hangs must not make the node look dead."""
+        await asyncio.gather(self._repeat(self._beat), self._repeat(self._look_at_drivers))
+
+    async def _repeat(self, work: Callable[[], Awaitable[None]]) -> None:
         while True:
-            await asyncio.gather(self._beat(), self._look_at_drivers())
+            await work()
             await asyncio.sleep(self._host.settings.heartbeat_s)
 
     def checks(self) -> dict[str, bool]:

@@ -18,7 +18,7 @@ from terrace.errors import TerraceError
 from terrace.problems import problem
 
 _log = log.get(__name__)
-_REQUEST_ID = re.compile(r"^[A-Za-z0-9._:-]{1,64}$")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 
 Observer = Callable[[str, str, int, float], None]  # route template, method, status, seconds
@@ -53,7 +53,7 @@ class RequestMiddleware:
                 given = value.decode("latin-1")
             elif name == b"content-length" and value.isdigit():
                 length = int(value)
-        request_id = given if _REQUEST_ID.match(given) else str(uuid.uuid4())
+        request_id = given if _REQUEST_ID.fullmatch(given) else str(uuid.uuid4())
         scope["terrace.request_id"] = request_id
         log.bind(request_id=request_id)
         started = time.perf_counter()

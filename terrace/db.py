@@ -42,6 +42,24 @@ async def prepare_connection(conn: asyncpg.Connection[asyncpg.Record]) -> None:
         await conn.set_type_codec(kind, encoder=str, decoder=str, schema="pg_catalog", format="text")
 
 
+async def _connect(*args: Any, **options: Any) -> asyncpg.Connection[asyncpg.Record]:
+    """A connection for the pool; ConnectionError when there is no server.
+
+    A server that was stopped has taken its socket with it, which asyncpg tells as FileNotFoundError.
+    """
+    try:
+        return await asyncpg.connect(*args, **options)
+    except FileNotFoundError as exc:
+        raise ConnectionRefusedError("PostgreSQL does not run") from exc
+
+
+async def _keep_session(_: object) -> None:
+    """Reset nothing when a connection goes back to its pool (asyncpg has rolled back what was open).
+
+    asyncpg would send a query for that, each time; but nobody here sets, listens or locks for a session.
+    """
+
+
 async def create_pool(
     url: str,
     password: str | None,
@@ -63,7 +81,9 @@ async def create_pool(
         max_size=size,
         timeout=timeout_s,
         command_timeout=timeout_s,
+        connect=_connect,
         init=prepare_connection,
+        reset=_keep_session,
         server_settings={
             "application_name": name,
             "synchronous_commit": "off" if relaxed_commit else "on",
@@ -73,10 +93,20 @@ async def create_pool(
 
 
 async def in_transaction(pool: Pool, work: Callable[[Conn], Awaitable[T]]) -> T:
-    """Run ``work`` in one transaction; serialization failures and deadlocks are retried here only."""
+    """Run ``work`` in one transaction, again after a serialization failure or a deadlock."""
+
+    async def in_one(conn: Conn) -> T:
+        async with conn.transaction():
+            return await work(conn)
+
+    return await in_statement(pool, in_one)
+
+
+async def in_statement(pool: Pool, work: Callable[[Conn], Awaitable[T]]) -> T:
+    """Run ``work``, which is one statement; serialization failures and deadlocks are retried here only."""
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            async with pool.acquire() as conn, conn.transaction():
+            async with pool.acquire() as conn:
                 return await work(conn)
         except _RETRYABLE:
             if attempt == _ATTEMPTS:

@@ -18,6 +18,7 @@ STATUS_OF: Mapping[str, int] = {
     "name_taken": 409,
     "vm_busy": 409,
     "vm_state": 409,
+    "superseded": 409,
     "image_in_use": 409,
     "image_not_ready": 409,
     "network_in_use": 409,

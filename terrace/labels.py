@@ -8,8 +8,8 @@ from typing import Final
 
 from terrace.errors import TerraceError
 
-KEY: Final = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$")
-VALUE: Final = re.compile(r"^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$")
+KEY: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?")
+VALUE: Final = re.compile(r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?")
 MOST: Final = 64
 
 
@@ -18,9 +18,9 @@ def check(labels: Mapping[str, str]) -> None:
     if len(labels) > MOST:
         raise ValueError(f"at most {MOST} labels are possible")
     for key, value in labels.items():
-        if not KEY.match(key):
+        if not KEY.fullmatch(key):
             raise ValueError(f"label key {key[:70]!r} must be 1 to 63 letters, digits, '.', '_', '/' or '-'")
-        if not VALUE.match(value):
+        if not VALUE.fullmatch(value):
             raise ValueError(f"value of label {key!r} must be up to 63 letters, digits, '.', '_' or '-'")
 
 
@@ -33,7 +33,7 @@ def parse_selectors(selectors: Sequence[str]) -> tuple[dict[str, str], list[str]
     present: list[str] = []
     for part in (part.strip() for text in selectors for part in text.split(",")):
         key, sign, value = part.partition("=")
-        if not KEY.match(key) or not VALUE.match(value):
+        if not KEY.fullmatch(key) or not VALUE.fullmatch(value):
             raise TerraceError("bad_filter", f"label filter {part[:80]!r} is neither key=value nor key.")
         if not sign:
             present.append(key)

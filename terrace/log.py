@@ -8,6 +8,8 @@ from typing import Any
 
 import orjson
 import structlog
+from structlog.processors import ExceptionRenderer
+from structlog.tracebacks import ExceptionDictTransformer
 
 bind = structlog.contextvars.bind_contextvars
 clear = structlog.contextvars.clear_contextvars
@@ -22,7 +24,8 @@ def configure(service: str, node: str, log_format: str, level: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     if log_format == "json":
-        shared.append(structlog.processors.dict_tracebacks)
+        # local variables hold tokens and user-data
+        shared.append(ExceptionRenderer(ExceptionDictTransformer(show_locals=False)))
         renderer: Any = structlog.processors.JSONRenderer(serializer=_dumps)
     else:
         renderer = structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())

@@ -71,7 +71,7 @@ async def _grant(conn: asyncpg.Connection[asyncpg.Record]) -> None:
             grant usage on schema public to {READER}, {WRITER};
             grant select on all tables in schema public to {READER};
             grant select, insert, update, delete on all tables in schema public to {WRITER};
-            revoke insert, update, delete on schema_migrations, projects from {WRITER};
+            revoke insert, update, delete on schema_migrations, projects, tokens from {WRITER};
             grant usage on all sequences in schema public to {WRITER};
             alter role {READER} set default_transaction_read_only = on"""
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import asyncpg
@@ -17,16 +18,16 @@ from terrace.errors import TITLE_OF, NotFound, TerraceError
 
 _log = log.get(__name__)
 
+# What a database that is away, starting, stopping, full or failing over makes of a statement.
 DATABASE_ERRORS = (
     asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.ReadOnlySQLTransactionError,
     asyncpg.InterfaceError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
-    asyncpg.QueryCanceledError,
     ConnectionError,
     TimeoutError,
+    socket.gaierror,
 )
 
 _CODE_OF_STATUS = {404: "not_found", 405: "method_not_allowed", 413: "payload_too_large", 400: "bad_request"}
@@ -86,7 +87,7 @@ async def _on_database(request: Request, exc: Exception) -> Response:
 async def _on_http(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, HTTPException)
     if exc.status_code == 404:
-        error: TerraceError = NotFound("route", request.url.path)
+        error: TerraceError = NotFound("route", request.scope["path"])
     elif exc.status_code == 405:
         error = TerraceError("method_not_allowed", f"{request.method} is not possible here.")
     else:
@@ -111,7 +112,7 @@ def from_validation(exc: RequestValidationError) -> TerraceError:
             return TerraceError("bad_json", f"The body is not valid JSON: {why}.")
     fields: list[tuple[str, str]] = []
     for entry in errors[:20]:
-        where = [str(part) for part in entry["loc"] if part not in ("body", "query", "path", "header")]
+        where = [str(part)[:64] for part in entry["loc"][1:]]  # the first says body, query, path or header
         cause = entry.get("ctx", {}).get("error")
         if isinstance(cause, TerraceError):
             return cause
@@ -121,7 +122,7 @@ def from_validation(exc: RequestValidationError) -> TerraceError:
         elif entry["type"] == "missing":
             message = "is required" if where else "a JSON body is required"
         fields.append((".".join(where) or "body", message))
-    first = f"{fields[0][0]}: {fields[0][1]}" if fields else "invalid"
+    first = f"{fields[0][0]}: {fields[0][1].rstrip('.')}." if fields else "The request is not valid."
     if errors and errors[0]["loc"][:1] == ("query",) and fields[0][0] == "cursor":
         return TerraceError("bad_cursor", first, fields=tuple(fields))
     return TerraceError("invalid_request", first, fields=tuple(fields))

@@ -16,7 +16,7 @@ _TYPES: Final = frozenset({
 })  # fmt: skip
 _MIN_RSA_BITS: Final = 2048
 _MAX_LENGTH: Final = 16_384
-_COMMENT: Final = re.compile(r"^[^\x00-\x1f\x7f]{0,255}$")
+_COMMENT: Final = re.compile(r"[^\x00-\x1f\x7f]{0,255}")
 
 
 def looks_like_key(text: str) -> bool:
@@ -40,7 +40,7 @@ def parse(text: str) -> str:
     comment = parts[2] if len(parts) > 2 else ""
     if kind not in _TYPES:
         raise _invalid(f"{kind[:40]!r} is not a known key type, such as ssh-ed25519")
-    if not _COMMENT.match(comment):
+    if not _COMMENT.fullmatch(comment):
         raise _invalid("its comment has control characters or is longer than 255 characters")
     _check_blob(kind, _decode(data))
     return f"{kind} {data} {comment}".rstrip()

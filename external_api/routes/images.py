@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlencode
 
-import orjson
 from fastapi import APIRouter, Query, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
@@ -14,17 +13,18 @@ from starlette.responses import Response
 from external_api.answers import problems
 from external_api.auth import Caller
 from external_api.edge import ThisEdge
+from external_api.public_route import PublicRoute
+from external_api.ref import parse_ref
 from external_api.routes.paging import Cursor, Limit, page
-from external_api.segment import segment
 from terrace import cursor as cursors
+from terrace import strict_json
 from terrace.api.image import ImageCreate, ImageOut, image_view
 from terrace.api.vm import check_name
 from terrace.errors import NotFound, TerraceError
 from terrace.http import json_response
 from terrace.store import images
-from terrace.types import find_id
 
-router = APIRouter(prefix="/api/v1/images", tags=["images"])
+router = APIRouter(prefix="/api/v1/images", tags=["images"], route_class=PublicRoute)
 _INTERNAL = "/internal/v1/images"
 _BODY: dict[str, Any] = {
     "requestBody": {
@@ -81,16 +81,14 @@ async def create(
             "Send JSON with a url, or the image's bytes as application/octet-stream.",
         )
     body = _parse(await request.body())
-    return await edge.forwarder.send(request, who, "POST", _INTERNAL, body.model_dump_json().encode())
+    return await edge.forwarder.send(request, who, "POST", _INTERNAL, body.model_dump_json(exclude_unset=True).encode())
 
 
 def _parse(content: bytes) -> ImageCreate:
     try:
-        return ImageCreate.model_validate(orjson.loads(content))
-    except orjson.JSONDecodeError as exc:
-        raise TerraceError("bad_json", f"The body is not valid JSON: {exc}.") from None
+        return ImageCreate.model_validate(strict_json.loads(content))
     except ValidationError as exc:
-        raise RequestValidationError(exc.errors()) from None
+        raise RequestValidationError([{**error, "loc": ("body", *error["loc"])} for error in exc.errors()]) from None
 
 
 @router.get("", summary="List images", response_model=list[ImageOut], responses=problems(400, 422))
@@ -105,9 +103,9 @@ async def list_(request: Request, who: Caller, edge: ThisEdge, limit: Limit = 10
 @router.get("/{ref}", summary="Get an image", response_model=ImageOut, responses=problems(404))
 async def get(ref: str, who: Caller, edge: ThisEdge) -> Response:
     """One image by id or name."""
-    number = find_id(ref)
+    wanted = parse_ref("image", ref)
     async with edge.pool.acquire() as conn:
-        image = await images.find(conn, who.project_id, ref if number is None else number)
+        image = await images.find(conn, who.project_id, wanted)
     if image is None:
         raise NotFound("image", ref)
     return json_response(image_view(image))
@@ -122,4 +120,4 @@ async def get(ref: str, who: Caller, edge: ThisEdge) -> Response:
 )
 async def delete(ref: str, request: Request, who: Caller, edge: ThisEdge) -> Response:
     """Delete an image from which no VM is made any more."""
-    return await edge.forwarder.send(request, who, "DELETE", f"{_INTERNAL}/{segment(ref)}")
+    return await edge.forwarder.send(request, who, "DELETE", f"{_INTERNAL}/{parse_ref('image', ref)}")

@@ -8,15 +8,15 @@ from starlette.responses import Response
 from external_api.answers import problems
 from external_api.auth import Admin, Caller
 from external_api.edge import ThisEdge
+from external_api.public_route import PublicRoute
+from external_api.ref import parse_ref
 from external_api.routes.paging import Limit
-from external_api.segment import segment
 from terrace.api.network import NetworkCreate, NetworkOut, network_view
 from terrace.errors import NotFound
 from terrace.http import json_response
 from terrace.store import networks
-from terrace.types import find_id
 
-router = APIRouter(prefix="/api/v1/networks", tags=["networks"])
+router = APIRouter(prefix="/api/v1/networks", tags=["networks"], route_class=PublicRoute)
 _INTERNAL = "/internal/v1/networks"
 
 
@@ -29,7 +29,7 @@ _INTERNAL = "/internal/v1/networks"
 )
 async def create(request: Request, body: NetworkCreate, who: Admin, edge: ThisEdge) -> Response:
     """The bridge must exist on the nodes. With `dhcp: external`, addresses come from somebody else's DHCP server."""
-    return await edge.forwarder.send(request, who, "POST", _INTERNAL, body.model_dump_json().encode())
+    return await edge.forwarder.send(request, who, "POST", _INTERNAL, body.model_dump_json(exclude_unset=True).encode())
 
 
 @router.get("", summary="List networks", response_model=list[NetworkOut], responses=problems(422))
@@ -43,9 +43,9 @@ async def list_(who: Caller, edge: ThisEdge, limit: Limit = 1000) -> Response:
 @router.get("/{ref}", summary="Get a network", response_model=NetworkOut, responses=problems(404))
 async def get(ref: str, who: Caller, edge: ThisEdge) -> Response:
     """One network by id or name."""
-    number = find_id(ref)
+    wanted = parse_ref("network", ref)
     async with edge.pool.acquire() as conn:
-        network = await networks.find(conn, ref if number is None else number)
+        network = await networks.find(conn, wanted)
     if network is None:
         raise NotFound("network", ref)
     return json_response(network_view(network))
@@ -60,4 +60,4 @@ async def get(ref: str, who: Caller, edge: ThisEdge) -> Response:
 )
 async def delete(ref: str, request: Request, who: Admin, edge: ThisEdge) -> Response:
     """Forget a network on which no VM is left; the bridge itself is not touched."""
-    return await edge.forwarder.send(request, who, "DELETE", f"{_INTERNAL}/{segment(ref)}")
+    return await edge.forwarder.send(request, who, "DELETE", f"{_INTERNAL}/{parse_ref('network', ref)}")

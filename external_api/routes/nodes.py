@@ -10,12 +10,14 @@ from starlette.responses import Response
 from external_api.answers import problems
 from external_api.auth import Admin
 from external_api.edge import ThisEdge
+from external_api.public_route import PublicRoute
+from external_api.ref import parse_ref
 from terrace.api.node import NodeOut, node_view
 from terrace.errors import NotFound
 from terrace.http import json_response
 from terrace.store import nodes
 
-router = APIRouter(prefix="/api/v1/nodes", tags=["nodes"])
+router = APIRouter(prefix="/api/v1/nodes", tags=["nodes"], route_class=PublicRoute)
 
 
 class NodeAction(StrEnum):
@@ -38,7 +40,7 @@ async def list_(who: Admin, edge: ThisEdge) -> Response:
 async def get(name: str, who: Admin, edge: ThisEdge) -> Response:
     """One node."""
     async with edge.pool.acquire() as conn:
-        node = await nodes.find_view(conn, name) if "\x00" not in name else None
+        node = await nodes.find_view(conn, str(parse_ref("node", name)))
     if node is None:
         raise NotFound("node", name)
     return json_response(node_view(node))
@@ -53,7 +55,7 @@ async def get(name: str, who: Admin, edge: ThisEdge) -> Response:
 async def act(name: str, action: NodeAction, request: Request, who: Admin, edge: ThisEdge) -> Response:
     """A draining node, or one in maintenance, gets no new VMs; what it runs goes on running."""
     async with edge.pool.acquire() as conn:
-        known = await nodes.find_view(conn, name) if "\x00" not in name else None
+        known = await nodes.find_view(conn, str(parse_ref("node", name)))
     if known is None:
         raise NotFound("node", name)
     return await edge.forwarder.send(request, who, "POST", f"/internal/v1/nodes/{known.name}/{action}")

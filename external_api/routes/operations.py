@@ -8,6 +8,8 @@ from starlette.responses import Response
 from external_api.answers import problems
 from external_api.auth import Caller
 from external_api.edge import ThisEdge
+from external_api.public_route import PublicRoute
+from external_api.ref import parse_ref
 from external_api.routes.paging import Cursor, Limit, page
 from terrace import cursor as cursors
 from terrace.api.operation import OperationOut, operation_view
@@ -16,7 +18,7 @@ from terrace.http import json_response
 from terrace.store import operations, vms
 from terrace.types import MAX_ID, find_id
 
-router = APIRouter(prefix="/api/v1/operations", tags=["operations"])
+router = APIRouter(prefix="/api/v1/operations", tags=["operations"], route_class=PublicRoute)
 
 
 @router.get("", summary="List operations", response_model=list[OperationOut], responses=problems(400, 404, 422))
@@ -36,9 +38,9 @@ async def list_(
     """A page of the project's operations, the newest first. Those of a deleted VM are found by its id."""
     before = cursors.decode(cursor, start=MAX_ID)
     async with edge.pool.acquire() as conn:
-        vm_id = find_id(vm) if vm is not None else None
-        if vm is not None and vm_id is None:
-            found_vm = await vms.find_id(conn, who.project_id, vm)
+        vm_id = parse_ref("VM", vm) if vm is not None else None
+        if isinstance(vm_id, str):
+            found_vm = await vms.find_id(conn, who.project_id, vm_id)
             if found_vm is None:
                 raise NotFound("VM", vm)
             vm_id = found_vm[0]

@@ -23,5 +23,5 @@ def page(request: Request, items: Sequence[dict[str, Any]], limit: int, *, preci
     headers = {}
     if len(items) > limit:
         items = items[:limit]
-        headers["Link"] = cursor.next_link(request.url.path, request.query_params.multi_items(), items[-1]["id"])
+        headers["Link"] = cursor.next_link(request.scope["path"], request.query_params.multi_items(), items[-1]["id"])
     return json_response(items, headers=headers, precise=precise)

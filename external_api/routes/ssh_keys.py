@@ -8,16 +8,16 @@ from starlette.responses import Response
 from external_api.answers import problems
 from external_api.auth import Caller
 from external_api.edge import ThisEdge
+from external_api.public_route import PublicRoute
+from external_api.ref import parse_ref
 from external_api.routes.paging import Cursor, Limit, page
-from external_api.segment import segment
 from terrace import cursor as cursors
 from terrace.api.ssh_key import SshKeyCreate, SshKeyOut, ssh_key_view
 from terrace.errors import NotFound
 from terrace.http import json_response
 from terrace.store import ssh_keys
-from terrace.types import find_id
 
-router = APIRouter(prefix="/api/v1/ssh-keys", tags=["ssh-keys"])
+router = APIRouter(prefix="/api/v1/ssh-keys", tags=["ssh-keys"], route_class=PublicRoute)
 _INTERNAL = "/internal/v1/ssh-keys"
 
 
@@ -30,7 +30,7 @@ _INTERNAL = "/internal/v1/ssh-keys"
 )
 async def create(request: Request, body: SshKeyCreate, who: Caller, edge: ThisEdge) -> Response:
     """Store a public key, so that VMs can be given it by name."""
-    return await edge.forwarder.send(request, who, "POST", _INTERNAL, body.model_dump_json().encode())
+    return await edge.forwarder.send(request, who, "POST", _INTERNAL, body.model_dump_json(exclude_unset=True).encode())
 
 
 @router.get("", summary="List SSH keys", response_model=list[SshKeyOut], responses=problems(400, 422))
@@ -45,9 +45,9 @@ async def list_(request: Request, who: Caller, edge: ThisEdge, limit: Limit = 10
 @router.get("/{ref}", summary="Get an SSH key", response_model=SshKeyOut, responses=problems(404))
 async def get(ref: str, who: Caller, edge: ThisEdge) -> Response:
     """One key by id or name."""
-    number = find_id(ref)
+    wanted = parse_ref("SSH key", ref)
     async with edge.pool.acquire() as conn:
-        key = await ssh_keys.find(conn, who.project_id, ref if number is None else number)
+        key = await ssh_keys.find(conn, who.project_id, wanted)
     if key is None:
         raise NotFound("SSH key", ref)
     return json_response(ssh_key_view(key))
@@ -56,4 +56,4 @@ async def get(ref: str, who: Caller, edge: ThisEdge) -> Response:
 @router.delete("/{ref}", summary="Delete an SSH key", status_code=204, response_class=Response, responses=problems(404))
 async def delete(ref: str, request: Request, who: Caller, edge: ThisEdge) -> Response:
     """Delete a stored key; VMs that were given it keep it."""
-    return await edge.forwarder.send(request, who, "DELETE", f"{_INTERNAL}/{segment(ref)}")
+    return await edge.forwarder.send(request, who, "DELETE", f"{_INTERNAL}/{parse_ref('SSH key', ref)}")

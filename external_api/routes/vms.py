@@ -9,18 +9,20 @@ from starlette.responses import Response
 from external_api.answers import problems
 from external_api.auth import Caller
 from external_api.edge import Edge, ThisEdge
+from external_api.forward import is_of_proxy
+from external_api.public_route import PublicRoute
+from external_api.ref import parse_ref
 from external_api.routes.paging import Cursor, Limit, page
-from external_api.segment import segment
 from terrace import cursor as cursors
 from terrace import labels
 from terrace.api.vm import ActionBody, VmCreate, VmOut, vm_view
 from terrace.errors import NotFound, TerraceError
 from terrace.http import json_response
 from terrace.store import nodes, vms
-from terrace.types import Identity, VmId, find_id
+from terrace.types import Identity, VmId
 from terrace.vm_state import Action, VmStatus
 
-router = APIRouter(prefix="/api/v1/vms", tags=["vms"])
+router = APIRouter(prefix="/api/v1/vms", tags=["vms"], route_class=PublicRoute)
 _INTERNAL = "/internal/v1/vms"
 _HINTS = 3  # how often a refused create is sent to a node that PostgreSQL says has room
 _ACCEPTED = {"model": VmOut, "description": "Not done within the wait; `Location` is the operation"}
@@ -51,17 +53,23 @@ async def create(
     content = orjson.dumps(body.model_dump(exclude_unset=True))
     response = await edge.forwarder.send(request, who, "POST", _INTERNAL, content)
     tried: list[str] = []
-    while response.status_code == 425:
-        # every node that HAProxy tried refused: ask the truth who has room, and send it there by name
+    while _was_placed_nowhere(response):
+        # ask the truth who has room, and send it there by name
         async with edge.pool.acquire() as conn:
             node = await nodes.find_with_room(conn, body.cpu, body.ram_mib, body.disk_gib, tried)
-        if node is None and not tried:
-            raise TerraceError("no_capacity", "No node has room for this VM now.")
+            anyone = any(view.state != "down" for view in await nodes.list_views(conn))
         if node is None or len(tried) == _HINTS:
-            raise TerraceError("no_capacity", "No node has room for this VM now; others were quicker.")
+            if response.status_code == 503 and (tried or not anyone):
+                return response  # it is not room that lacks, but nodes
+            raise TerraceError("no_capacity", "No node has room for this VM now.")
         tried.append(node)
         response = await edge.forwarder.send(request, who, "POST", _INTERNAL, content, node=node)
     return response
+
+
+def _was_placed_nowhere(response: Response) -> bool:
+    """Every node that HAProxy tried refused, or HAProxy has none to try because all are drained or down."""
+    return response.status_code == 425 or is_of_proxy(response)
 
 
 @router.get("", summary="List VMs", response_model=list[VmOut], responses=problems(400, 422))
@@ -72,7 +80,7 @@ async def list_(
     limit: Limit = 100,
     cursor: Cursor = None,
     status: list[VmStatus] = Query(default=[], description="One of these states"),
-    node: str | None = Query(default=None, max_length=63, description="Owned by this node"),
+    node: str | None = Query(default=None, pattern="^[a-z0-9-]{1,63}$", description="Owned by this node"),
     label: list[str] = Query(default=[], description="`key=value` or `key`; all must hold"),
 ) -> Response:
     """A page of the project's VMs on all nodes, in every state, by ascending id."""
@@ -95,9 +103,9 @@ async def list_(
 @router.get("/{ref}", summary="Get a VM", response_model=VmOut, responses=problems(404))
 async def get(ref: str, who: Caller, edge: ThisEdge) -> Response:
     """One VM by id or name."""
-    number = find_id(ref)
+    wanted = parse_ref("VM", ref)
     async with edge.pool.acquire() as conn:
-        vm = await vms.find_view(conn, who.project_id, ref if number is None else number)
+        vm = await vms.find_view(conn, who.project_id, wanted)
     if vm is None:
         raise NotFound("VM", ref)
     return json_response(vm_view(vm))
@@ -119,8 +127,9 @@ async def delete(
     idempotency_key: str | None = _IDEMPOTENCY,
 ) -> Response:
     """Power the VM off and free its disk, address and name. 204 when it is gone."""
-    node = await _owner(edge, who, ref)
-    return await edge.forwarder.send(request, who, "DELETE", f"{_INTERNAL}/{segment(ref)}", node=node)
+    wanted = parse_ref("VM", ref)
+    node = await _owner(edge, who, wanted)
+    return await edge.forwarder.send(request, who, "DELETE", f"{_INTERNAL}/{wanted}", node=node)
 
 
 @router.post(
@@ -143,22 +152,20 @@ async def act(
     result says which one it took; `poweroff` and `reset` are immediate. An action that is already true
     is success. `poweroff` takes the place of a `stop` or `reboot` under way.
     """
+    wanted = parse_ref("VM", ref)
     content = orjson.dumps(body.model_dump()) if body is not None else b""
-    node = await _owner(edge, who, ref)
-    return await edge.forwarder.send(
-        request, who, "POST", f"{_INTERNAL}/{segment(ref)}/actions/{action}", content, node=node
-    )
+    node = await _owner(edge, who, wanted)
+    return await edge.forwarder.send(request, who, "POST", f"{_INTERNAL}/{wanted}/actions/{action}", content, node=node)
 
 
-async def _owner(edge: Edge, who: Identity, ref: str) -> str | None:
-    """The node that owns the VM: from Redis, from PostgreSQL when Redis does not know. Raises NotFound."""
-    number = find_id(ref)
-    if number is not None:
-        node = await edge.placement.get(who.project_id, VmId(number))
+async def _owner(edge: Edge, who: Identity, ref: int | str) -> str | None:
+    """The node that owns the VM: from Redis, from PostgreSQL when Redis does not know; None for no VM."""
+    if isinstance(ref, int):
+        node = await edge.placement.get(who.project_id, VmId(ref))
         if node is not None:
             return node
     async with edge.pool.acquire() as conn:
-        found = await vms.find_id(conn, who.project_id, ref if number is None else number)
+        found = await vms.find_id(conn, who.project_id, ref)
     if found is None:
         return None  # the owner's tier says so; a repeat of a finished DELETE is still known there
     await edge.placement.set(who.project_id, found[0], found[1])

@@ -91,12 +91,14 @@ class Observer:
             _log.info("vm_observed", vm=vm_id, status=_STATUS_OF[state], event=event.kind)
 
     async def _full_pass(self, *, start_missing: bool) -> None:
-        states = await self._host.hypervisor.list_states()
+        # rows first: a VM made in between has no row here, and is looked at by the next pass
         async with self._host.pool.acquire() as conn:
             owned = await vms.list_of_node(conn, self._host.node)
+        busy = {vm.id for vm in owned if self._worker.has_live(vm.id)}
+        states = await self._host.hypervisor.list_states()
         self._host.vm_of_domain = {vm.uuid: vm.id for vm in owned}
         for vm in owned:
-            if self._worker.has_live(vm.id):
+            if vm.id in busy or self._worker.has_live(vm.id):
                 continue
             state = states.get(vm.uuid, DomainState.STOPPED)
             if start_missing and vm.desired == "running" and state in (DomainState.STOPPED, DomainState.CRASHED):
@@ -107,7 +109,7 @@ class Observer:
                 continue
             if vm.status != _STATUS_OF[state] and vm.status != "creating":
                 async with self._host.pool.acquire() as conn:
-                    await vms.observe(conn, vm.id, self._host.node, _STATUS_OF[state])
+                    await vms.observe(conn, vm.id, self._host.node, _STATUS_OF[state], since=vm.operation_id)
         if start_missing:
             for vm in owned:
-                await self._host.placement.set(vm.project_id, vm.id, vm.node)
+                await self._host.placement.set(vm.project_id, vm.id, self._host.node)

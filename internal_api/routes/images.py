@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+from dataclasses import replace
 from typing import Any
 
 import asyncpg
@@ -24,7 +26,7 @@ from terrace.store.operations import NewOperation, Operation
 from terrace.types import Identity, find_id
 
 router = APIRouter(prefix="/internal/v1/images", tags=["images"])
-_SHA256 = re.compile(r"^[0-9a-f]{64}$")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @router.post("", summary="Import an image from a URL")
@@ -99,7 +101,8 @@ async def upload(
         raise TerraceError("invalid_request", f"name: {exc}") from None
     host = node.host
     async with host.pool.acquire() as conn:
-        if await images.find(conn, caller.identity.project_id, name) is not None:
+        taken = await images.find(conn, caller.identity.project_id, name) is not None
+        if taken and not await idempotency.is_known(conn, caller.key):
             raise _taken(name)
     try:
         facts = await host.storage.import_image(
@@ -110,6 +113,9 @@ async def upload(
         )
     except ClientDisconnect:
         raise TerraceError("bad_request", "The upload was cut off.") from None
+    # only now it is known what the request said
+    said = hashlib.sha256(f"{request.scope['query_string']!r} {facts.sha256}".encode()).digest()
+    caller = replace(caller, key=replace(caller.key, body_hash=said))
 
     async def work(conn: Conn) -> dict[str, Any]:
         try:
@@ -121,7 +127,17 @@ async def upload(
         assert stored is not None
         return image_view(stored)
 
-    return await simple_change.run(host.pool, caller, 201, work)
+    async with host.image_locks[facts.sha256]:
+        if not await host.storage.has_image(facts.sha256):
+            raise TerraceError("service_unavailable", "An image of the same bytes was deleted just now. Try again.")
+        try:
+            return await simple_change.run(host.pool, caller, 201, work)
+        except TerraceError:
+            async with host.pool.acquire() as conn:
+                wanted = await images.is_wanted(conn, facts.sha256)
+            if not wanted:
+                await host.storage.remove_image(facts.sha256)
+            raise
 
 
 @router.delete("/{ref}", summary="Delete an image")
@@ -184,7 +200,7 @@ async def _begin_removals(
 @router.get("/{sha256}/content", summary="An image's bytes, for another node")
 async def content(sha256: str, caller: Signed, node: ThisNode) -> Response:
     """The image's file as it is."""
-    path = node.host.storage.image_path(sha256) if _SHA256.match(sha256) else None
+    path = node.host.storage.image_path(sha256) if _SHA256.fullmatch(sha256) else None
     if path is None:
         raise NotFound("image", sha256)
     return FileResponse(path, media_type="application/octet-stream")

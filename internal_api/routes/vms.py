@@ -15,7 +15,7 @@ from terrace.api.vm import VmCreate, validate_action_body, vm_view
 from terrace.engine.waiters import is_live
 from terrace.errors import STATUS_OF, NotFound, Refused, TerraceError
 from terrace.http import json_response
-from terrace.store import vms
+from terrace.store import operations, vms
 from terrace.store.operations import Operation
 from terrace.types import VmId
 from terrace.vm_state import Action
@@ -33,7 +33,7 @@ async def create(caller: Signed, node: ThisNode) -> Response:
         CLAIMS.labels(refused.reason).inc()
         raise
     CLAIMS.labels("repeated" if claimed.repeated else "accepted").inc()
-    return await _answer(node, caller, claimed.vm_id, claimed.operation, done_status=201)
+    return await _answer(node, caller, claimed.vm_id, claimed.operation, inserted=not claimed.repeated, done_status=201)
 
 
 @router.post("/{ref}/actions/{action}", summary="Begin an action on a VM")
@@ -60,17 +60,17 @@ async def _answer_begun(node: Node, caller: Caller, ref: str, begun: change.Begu
         node.interrupted(begun.superseded)
     if begun.vm_id is None:
         raise NotFound("VM", ref)
-    return await _answer(node, caller, begun.vm_id, begun.operation, done_status=done_status)
+    return await _answer(node, caller, begun.vm_id, begun.operation, inserted=begun.inserted, done_status=done_status)
 
 
 async def _answer(
-    node: Node, caller: Caller, vm_id: VmId, operation: Operation | None, *, done_status: int
+    node: Node, caller: Caller, vm_id: VmId, operation: Operation | None, *, inserted: bool, done_status: int
 ) -> Response:
     """Wait for the operation as long as the client wants, and say how far it came."""
     if operation is not None:
         with node.waiters.expecting(operation.id) as ended:
             if is_live(operation):
-                node.submit(operation)
+                node.submit(operation, inserted=inserted)
                 if caller.wait_s:
                     operation = await node.waiters.wait(ended, operation, caller.wait_s)
         _raise_if_failed(operation)
@@ -79,7 +79,12 @@ async def _answer(
         return Response(status_code=204)
     async with node.host.pool.acquire() as conn:
         view = await vms.find_view(conn, caller.identity.project_id, vm_id)
+        ended = await operations.list_ended(conn, [operation.id]) if view is None and operation is not None else []
     if view is None:
+        if ended:
+            _raise_if_failed(ended[0])
+            if done_status == 204:
+                return Response(status_code=204)
         raise NotFound("VM", vm_id)
     if live:
         assert operation is not None
@@ -95,6 +100,4 @@ def _raise_if_failed(operation: Operation) -> None:
     error = operation.error or {}
     code = str(error.get("code", "operation_failed"))
     detail = str(error.get("detail", "The operation failed."))
-    if operation.state == "superseded":
-        raise TerraceError("vm_busy", f"Operation {operation.id} did not end: {detail}")
     raise TerraceError(code if code in STATUS_OF else "operation_failed", detail, extra={"operation": operation.id})

@@ -44,7 +44,7 @@ async def _ask_to_go(work: VmWork, run: Run, gone: asyncio.Event, *, reboot: boo
             if method is None and await hypervisor.shutdown_by_agent(domain, reboot=reboot):
                 method, ask_again_at = "agent", started + timeout_s / 2
             else:
-                await hypervisor.shutdown_by_acpi(domain, reboot=reboot)
+                await hypervisor.shutdown_by_acpi(domain)
                 method, ask_again_at = ("acpi" if method else None), now + _PRESS_EVERY_S
         left = started + timeout_s - time.monotonic()
         if await run.wait(gone, max(0.05, min(_LOOK_EVERY_S, left))) or await _is_off(work):
@@ -73,7 +73,7 @@ async def _reboot(work: VmWork, run: Run) -> Mapping[str, str]:
         method = await _ask_to_go(work, run, gone, reboot=True)
     if method is None and not await _is_off(work):
         await hypervisor.reset(domain)
-    await hypervisor.ensure_started(domain)  # a guest that went off instead of around, and a paused one
+    await hypervisor.ensure_started(domain)  # ACPI only knows off; and a paused guest goes on
     return {"method": method or "reset"}
 
 

@@ -57,8 +57,9 @@ saved_policy=$policy.saved-by-terrace
 
 # While policy-rc.d says 101, maintainer scripts start nothing (invoke-rc.d(8)).
 forbid_services() {
-    if [ -e "$policy" ] && [ ! -e "$saved_policy" ]; then mv "$policy" "$saved_policy"; fi
-    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    # one of ours is what an interrupted installation left
+    if [ -e "$policy" ] && ! grep -q '^# terrace$' "$policy"; then mv "$policy" "$saved_policy"; fi
+    printf '#!/bin/sh\n# terrace\nexit 101\n' >"$policy"
     chmod 755 "$policy"
 }
 
@@ -86,7 +87,7 @@ install_packages() {
     trap allow_services EXIT
     forbid_services
     apt-get update -q &&
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@" || return 1
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -q -o Dpkg::Use-Pty=0 --no-install-recommends "$@" || return 1
     allow_services
     trap - EXIT
     # shellcheck disable=SC2046 # one word for each package

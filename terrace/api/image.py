@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import BaseModel, Field, StringConstraints, field_validator
 
+from terrace.api.body import Body
 from terrace.api.vm import check_name
 from terrace.store.images import Image
 
 Checksum = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 
 
-class ImageCreate(BaseModel):
+class ImageCreate(Body):
     """An image to import from a URL."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     name: str = Field(min_length=1, max_length=63, examples=["debian-12"])
     url: str = Field(
-        max_length=2048, pattern=r"^https?://[^\s/]+", examples=["https://images.example.org/debian-12.qcow2"]
+        max_length=2048, pattern=r"^https?://[!-~]+$", examples=["https://images.example.org/debian-12.qcow2"]
     )
     checksum: Checksum | None = Field(default=None, description="`sha256:` and 64 hexadecimal digits")
     format: Literal["qcow2", "raw"] | None = Field(default=None, description="Found by looking, if absent")
@@ -29,6 +29,14 @@ class ImageCreate(BaseModel):
     @classmethod
     def _name_is_label(cls, name: str) -> str:
         return check_name(name)
+
+    @field_validator("url")
+    @classmethod
+    def _url_names_a_host(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if not parts.hostname or parts.port == 0:  # reading the port raises ValueError when it is none
+            raise ValueError("must be a URL with a host")
+        return url
 
 
 class ImageOut(BaseModel):

@@ -6,16 +6,15 @@ import ipaddress
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import BaseModel, Field, StringConstraints, field_validator, model_validator
 
+from terrace.api.body import Body
 from terrace.api.vm import check_name
 from terrace.store.networks import Network
 
 
-class NetworkCreate(BaseModel):
+class NetworkCreate(Body):
     """An existing bridge of the hosts to make known."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     name: str = Field(min_length=1, max_length=63, examples=["office"])
     bridge: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,14}$")] = Field(
@@ -27,7 +26,7 @@ class NetworkCreate(BaseModel):
     )
     subnet: str | None = Field(default=None, examples=["10.78.0.0/16"], description="IPv4, /16 to /29")
     gateway: str | None = Field(default=None, examples=["10.78.0.1"], description="Default: the first address")
-    dns: list[str] = Field(default_factory=list, max_length=3)
+    dns: list[str] = Field(default_factory=list, max_length=3, examples=[["9.9.9.9"]], description="IPv4 addresses")
 
     @field_validator("name")
     @classmethod
@@ -37,7 +36,7 @@ class NetworkCreate(BaseModel):
     @field_validator("dns")
     @classmethod
     def _dns_are_addresses(cls, dns: list[str]) -> list[str]:
-        return [str(ipaddress.ip_address(address)) for address in dns]
+        return [str(ipaddress.IPv4Address(address)) for address in dns]
 
     @model_validator(mode="after")
     def _subnet_fits(self) -> Self:
@@ -50,8 +49,9 @@ class NetworkCreate(BaseModel):
         network = self.cidr()
         if not 16 <= network.prefixlen <= 29:
             raise ValueError("subnet must have a prefix between /16 and /29")
-        if self.gateway_address() not in network:
-            raise ValueError("gateway must lie in subnet")
+        ends = (network.network_address, network.broadcast_address)
+        if self.gateway_address() not in network or self.gateway_address() in ends:
+            raise ValueError("gateway must be an address for a host in subnet")
         return self
 
     def cidr(self) -> ipaddress.IPv4Network:

@@ -5,17 +5,16 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, Field, field_validator
 
 from terrace import ssh_key
+from terrace.api.body import Body
 from terrace.api.vm import check_name
 from terrace.store.ssh_keys import SshKey
 
 
-class SshKeyCreate(BaseModel):
+class SshKeyCreate(Body):
     """A public key to store."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     name: str = Field(min_length=1, max_length=63, examples=["laptop"])
     public_key: str = Field(examples=["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA… me@laptop"])

@@ -11,16 +11,17 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_vali
 
 from terrace import labels as label_rules
 from terrace import ssh_key, user_data
+from terrace.api.body import Body, refuse_nul
 from terrace.errors import TerraceError
 from terrace.store.vms import VmView
 from terrace.vm_state import VmStatus
 
-NAME_PATTERN: Final = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 MAX_FILES_BYTES: Final = 65_536
-_NAME = re.compile(NAME_PATTERN)
-_NUMBER = re.compile(r"^[1-9][0-9]{0,9}$")
-_DISK = re.compile(r"^([1-9][0-9]{0,9})([GT]?)$")
-_CRYPT = re.compile(r"^\$(1|5|6|y|7|2[aby])\$[A-Za-z0-9./$=,]{8,250}$")
+# matched in full: `$` would let a final newline pass
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_NUMBER = re.compile(r"[1-9][0-9]{0,9}")
+_DISK = re.compile(r"([1-9][0-9]{0,9})([GT]?)")
+_CRYPT = re.compile(r"\$(1|5|6|y|7|2[aby])\$[A-Za-z0-9./$=,]{8,250}")
 _LOOSE: Final = {"Name": "name", "RAM": "ram_mib", "CPU": "cpu", "Disk": "disk_gib"}
 
 Cpu = Annotated[int, Field(ge=1, le=512)]
@@ -30,7 +31,7 @@ DiskGib = Annotated[int, Field(ge=1, le=65_536)]
 
 def check_name(name: str) -> str:
     """A name of a VM, key, image or network: an RFC 1123 label that is not all digits."""
-    if not _NAME.match(name):
+    if not _NAME.fullmatch(name):
         raise ValueError(
             "must be an RFC 1123 label: 1 to 63 lowercase letters, digits or '-', beginning and ending with a"
             " letter or digit"
@@ -40,10 +41,8 @@ def check_name(name: str) -> str:
     return name
 
 
-class VmFile(BaseModel):
+class VmFile(Body):
     """A file that the guest finds at its first boot."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     path: Annotated[str, StringConstraints(pattern=r"^/[^\x00-\x1f\x7f]{1,1023}$")] = Field(
         examples=["/etc/motd"], description="Absolute path in the guest"
@@ -61,12 +60,10 @@ class VmFile(BaseModel):
         return path
 
 
-class VmCreate(BaseModel):
+class VmCreate(Body):
     """A VM to create; only ``name`` has no default."""
 
     model_config = ConfigDict(
-        extra="forbid",
-        strict=True,
         json_schema_extra={
             "examples": [
                 {
@@ -104,12 +101,7 @@ class VmCreate(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _accept_loose_spellings(cls, body: Any) -> Any:
-        if not isinstance(body, dict):
-            raise ValueError("must be a JSON object")
-        for field in body:
-            if body[field] is None:
-                raise ValueError(f"{str(field)[:64]} must not be null; leave it out for its default")
-        if not any(loose in body for loose in _LOOSE):
+        if not isinstance(body, dict) or not any(loose in body for loose in _LOOSE):
             return body
         plain = dict(body)
         for loose, field in _LOOSE.items():
@@ -124,15 +116,20 @@ class VmCreate(BaseModel):
     def _name_is_label(cls, name: str) -> str:
         return check_name(name)
 
+    @field_validator("image", "network")
+    @classmethod
+    def _refs_are_text(cls, ref: str) -> str:
+        return refuse_nul(ref)
+
     @field_validator("ssh_keys")
     @classmethod
     def _keys_parse(cls, keys: list[str]) -> list[str]:
-        return [ssh_key.parse(key) if ssh_key.looks_like_key(key) else key for key in keys]
+        return [ssh_key.parse(key) if ssh_key.looks_like_key(key) else refuse_nul(key) for key in keys]
 
     @field_validator("password_hash")
     @classmethod
     def _is_crypt(cls, value: str | None) -> str | None:
-        if value is not None and not _CRYPT.match(value):
+        if value is not None and not _CRYPT.fullmatch(value):
             raise ValueError("must be a crypt(3) hash such as `openssl passwd -6` prints, never a password")
         return value
 
@@ -171,10 +168,10 @@ def _loosely(loose: str, value: Any) -> Any:
         return value
     if isinstance(value, str):
         if loose == "Disk":
-            if match := _DISK.match(value):
+            if match := _DISK.fullmatch(value):
                 return int(match[1]) * (1024 if match[2] == "T" else 1)
             raise ValueError("Disk must be like 10, 10G or 1T (GiB, or TiB with T)")
-        if _NUMBER.match(value):
+        if _NUMBER.fullmatch(value):
             return int(value)
     unit = "GiB" if loose == "Disk" else "MiB" if loose == "RAM" else "virtual CPUs"
     raise ValueError(f"{loose} must be a decimal number of {unit}")
@@ -225,10 +222,8 @@ def vm_view(vm: VmView) -> dict[str, Any]:
     }
 
 
-class ActionBody(BaseModel):
+class ActionBody(Body):
     """How an action is to be done."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     timeout_s: int = Field(
         default=60,

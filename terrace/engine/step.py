@@ -66,19 +66,29 @@ class Run:
     """One execution of an operation: what its steps may ask of the worker."""
 
     op: Operation
+    slots: asyncio.Semaphore  # how many runs may work at once; this one has a slot
     interrupted: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def wait(self, event: asyncio.Event, timeout_s: float) -> bool:
-        """Whether ``event`` came within ``timeout_s`` seconds; raises Superseded when interrupted."""
+        """Whether ``event`` came within ``timeout_s`` seconds; raises Superseded when interrupted.
+
+        Another run has the slot meanwhile: guests that take their time must not hold up a node.
+        """
         waits = [asyncio.ensure_future(event.wait()), asyncio.ensure_future(self.interrupted.wait())]
+        self.slots.release()
         try:
             await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for wait in waits:
                 wait.cancel()
+            await self.slots.acquire()
+        self.leave_if_interrupted()
+        return event.is_set()
+
+    def leave_if_interrupted(self) -> None:
+        """Raise Superseded when the operation is no longer wanted, or its worker is told to end."""
         if self.interrupted.is_set():
             raise Superseded
-        return event.is_set()
 
     async def sleep(self, seconds: float) -> None:
         """Sleep; raises Superseded when interrupted."""

@@ -6,13 +6,16 @@ import asyncio
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from terrace import log
 from terrace.db import Pool
+from terrace.problems import DATABASE_ERRORS
 from terrace.store import operations
 from terrace.store.operations import LIVE, Operation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_log = log.get(__name__)
 _CHECK_EVERY_S = 2.0
 
 
@@ -79,9 +82,14 @@ class Waiters:
         ids = [op_id for op_id in (op_ids or list(self._waiting)) if op_id in self._waiting]
         if not ids:
             return
-        async with self._pool.acquire() as conn:
-            for ended in await operations.list_ended(conn, ids):
-                self.resolve(ended)
+        try:
+            async with self._pool.acquire() as conn:
+                ended = await operations.list_ended(conn, ids)
+        except DATABASE_ERRORS as exc:
+            _log.warning("waiters_look_failed", error=repr(exc))  # who waits looks again, until its time is up
+            return
+        for op in ended:
+            self.resolve(op)
 
 
 def is_live(op: Operation) -> bool:

@@ -9,20 +9,23 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from terrace import log
-from terrace.db import Pool
+from terrace.db import Conn, Pool, in_statement, in_transaction
 from terrace.engine.step import Run, Step, Superseded, VmChange, Workflow
 from terrace.errors import Permanent, TerraceError, Transient
 from terrace.problems import DATABASE_ERRORS
 from terrace.store import operations
 from terrace.store.operations import Event, Operation
+from terrace.types import OperationId, VmId
 
 _log = log.get(__name__)
 _LOOK_EVERY_S = 5.0
 _BATCH = 64
+_REST_S = 1.0  # after a failure of the database
 
 Probe = Callable[[Operation, str, str, str], Awaitable[None]]  # operation, step, "do"|"undo", "before"|"after"
 Finished = Callable[[Operation], Awaitable[None]]
@@ -54,10 +57,11 @@ class Worker:
         self._observe_step = observe_step
         self._probe = probe
         self._backoff_s = backoff_s
-        self._runs: dict[int, Run] = {}
-        self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._last_of_vm: dict[int, asyncio.Task[None]] = {}
+        self._interrupts: dict[OperationId, asyncio.Event] = {}
+        self._tasks: dict[OperationId, asyncio.Task[None]] = {}
+        self._last_of_vm: dict[VmId, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
+        self._has_more = False
         self._looper: asyncio.Task[None] | None = None
         self._stopping = False
 
@@ -77,56 +81,64 @@ class Worker:
     async def stop(self, patience_s: float) -> None:
         """Let steps in hand end for at most ``patience_s`` seconds; operations go on at the next start."""
         self._stopping = True
+        ending = [*self._tasks.values()]
         if self._looper is not None:
             self._looper.cancel()
-        for run in self._runs.values():
-            run.interrupted.set()
-        if self._tasks:
-            await asyncio.wait(self._tasks.values(), timeout=patience_s)
-        for task in self._tasks.values():
+            ending.append(self._looper)
+        for interrupted in self._interrupts.values():
+            interrupted.set()
+        if ending:
+            await asyncio.wait(ending, timeout=patience_s)
+        for task in ending:
             task.cancel()
+        await asyncio.gather(*ending, return_exceptions=True)
 
     def wake(self) -> None:
         """Look for operations now."""
         self._wake.set()
 
     def submit(self, op: Operation) -> None:
-        """Carry out an operation whose insertion has been committed."""
-        if op.id in self._tasks or self._stopping:
-            return
-        run = Run(op)
-        previous = self._last_of_vm.get(op.vm_id) if op.vm_id is not None else None
-        task = asyncio.create_task(self._carry_out(run, previous), name=f"operation-{op.id}")
-        self._runs[op.id] = run
-        self._tasks[op.id] = task
-        if op.vm_id is not None:
-            self._last_of_vm[op.vm_id] = task
-        task.add_done_callback(lambda ended: self._forget(op, ended))
+        """Carry out an operation that this process has just inserted and committed."""
+        # a copy: the caller goes on showing what is committed, and the worker runs ahead of that
+        self._begin(op.id, op.vm_id, replace(op, result=dict(op.result)))
 
-    def interrupt(self, op_id: int) -> None:
+    def interrupt(self, op_id: OperationId) -> None:
         """Tell a run that its operation was superseded."""
-        run = self._runs.get(op_id)
-        if run is not None:
-            run.interrupted.set()
+        if op_id in self._interrupts:
+            self._interrupts[op_id].set()
 
-    def _forget(self, op: Operation, task: asyncio.Task[None]) -> None:
-        self._tasks.pop(op.id, None)
-        self._runs.pop(op.id, None)
-        if op.vm_id is not None and self._last_of_vm.get(op.vm_id) is task:
-            del self._last_of_vm[op.vm_id]
+    def _begin(self, op_id: OperationId, vm_id: VmId | None, op: Operation | None) -> None:
+        if op_id in self._tasks or self._stopping:
+            return
+        previous = self._last_of_vm.get(vm_id) if vm_id is not None else None
+        interrupted = self._interrupts[op_id] = asyncio.Event()
+        task = asyncio.create_task(self._carry_out(op_id, op, previous, interrupted), name=f"operation-{op_id}")
+        self._tasks[op_id] = task
+        if vm_id is not None:
+            self._last_of_vm[vm_id] = task
+        task.add_done_callback(lambda ended: self._forget(op_id, vm_id, ended))
+
+    def _forget(self, op_id: OperationId, vm_id: VmId | None, task: asyncio.Task[None]) -> None:
+        del self._tasks[op_id], self._interrupts[op_id]
+        if vm_id is not None and self._last_of_vm.get(vm_id) is task:
+            del self._last_of_vm[vm_id]
         if not task.cancelled() and task.exception() is not None:
-            _log.error("worker_task_died", op=op.id, exc_info=task.exception())
+            _log.error("worker_task_died", op=op_id, exc_info=task.exception())
+        if self._has_more and len(self._tasks) < _BATCH // 2:
+            self.wake()
 
     async def _look(self) -> None:
         while True:
             self._wake.clear()
             try:
                 async with self._pool.acquire() as conn:
-                    if self._runs:
-                        for ended in await operations.list_ended(conn, list(self._runs)):
+                    if self._tasks:
+                        for ended in await operations.list_ended(conn, list(self._tasks)):
                             self.interrupt(ended.id)
-                    for op in await operations.list_live(conn, self._node, list(self._tasks), _BATCH):
-                        self.submit(op)
+                    found = await operations.list_live(conn, self._node, self._incarnation, list(self._tasks), _BATCH)
+                self._has_more = len(found) == _BATCH
+                for op_id, vm_id in found:
+                    self._begin(op_id, vm_id, None)
             except DATABASE_ERRORS as exc:
                 _log.warning("worker_look_failed", error=repr(exc))
             try:
@@ -134,27 +146,43 @@ class Worker:
             except TimeoutError:
                 continue
 
-    async def _carry_out(self, run: Run, previous: asyncio.Task[None] | None) -> None:
-        op = run.op
-        log.bind(op=op.id, kind=op.kind, request_id=op.request_id)
+    async def _carry_out(
+        self,
+        op_id: OperationId,
+        op: Operation | None,
+        previous: asyncio.Task[None] | None,
+        interrupted: asyncio.Event,
+    ) -> None:
         if previous is not None:
             await asyncio.wait([previous])  # two operations never touch one VM at the same time
         try:
             async with self._slots:
+                if op is None or previous is not None:
+                    op = await self._read(op_id)
+                log.bind(op=op.id, kind=op.kind, request_id=op.request_id)
+                run = Run(op, self._slots, interrupted)
                 workflow = self._workflows[op.kind]
                 subject = await self._load(workflow, op)
                 await self._advance(workflow, subject, run)
         except Superseded:
-            _log.info("operation_left", state=op.state)
+            _log.info("operation_left")
             return
         except DATABASE_ERRORS as exc:
             # nothing is lost: the row says how far it came, and the next look takes it up from there
             _log.warning("operation_interrupted", error=repr(exc))
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(_REST_S)
             self.wake()
             return
         _log.info("operation_finished", state=op.state, error=op.error)
         await self._on_finished(op)
+
+    async def _read(self, op_id: OperationId) -> Operation:
+        """The operation as it is now: it may have ended or moved since its id was read."""
+        async with self._pool.acquire() as conn:
+            op = await operations.find_live(conn, op_id, self._incarnation)
+        if op is None:
+            raise Superseded
+        return op
 
     async def _load(self, workflow: Workflow[Any], op: Operation) -> Any:
         try:
@@ -170,10 +198,10 @@ class Worker:
             await run.sleep(min(delay, 60.0))
         if op.state == "pending":
             op.state = "running"
-        while op.state == "running":
-            await self._do(workflow, workflow.steps[op.cursor], subject, run)
-        while op.state == "undoing":
-            await self._undo(workflow, workflow.steps[op.cursor], subject, run)
+        while op.state in ("running", "undoing"):
+            run.leave_if_interrupted()
+            move = self._do if op.state == "running" else self._undo
+            await move(workflow, workflow.steps[op.cursor], subject, run)
 
     async def _do(self, workflow: Workflow[Any], step: Step[Any], subject: Any, run: Run) -> None:
         op = run.op
@@ -185,9 +213,7 @@ class Worker:
             if step.do is not None:
                 result = await step.do(subject, run)
             await self._probed(op, step, "do", "after")
-        except (Superseded, asyncio.CancelledError):
-            raise
-        except DATABASE_ERRORS:
+        except Superseded:
             raise
         except Exception as exc:
             error = as_step_error(exc)
@@ -234,10 +260,6 @@ class Worker:
             if step.undo is not None:
                 await step.undo(subject)
             await self._probed(op, step, "undo", "after")
-        except asyncio.CancelledError:
-            raise
-        except DATABASE_ERRORS:
-            raise
         except Exception as exc:
             error = as_step_error(exc)
         event = Event(
@@ -283,31 +305,23 @@ class Worker:
         result: Mapping[str, Any] | None = None,
         sets: VmChange | None = None,
     ) -> None:
-        async with self._pool.acquire() as conn:
-            transaction = conn.transaction() if record is not None else None
-            if transaction is not None:
-                await transaction.start()
-            try:
-                saved = await operations.save(
-                    conn,
-                    run.op,
-                    self._incarnation,
-                    event,
-                    delay_s=delay_s,
-                    result=result,
-                    vm_status=sets.status if sets else None,
-                    vm_error=run.op.error if sets and run.op.state in ("failed", "stuck") else None,
-                    vm_started=sets.started if sets else False,
-                )
-                if saved and record is not None:
-                    await record(conn, subject)
-            except BaseException:
-                if transaction is not None and not conn.is_closed():
-                    await transaction.rollback()
-                raise
-            if transaction is not None:
-                await transaction.commit()
-        if not saved:
+        async def save(conn: Conn) -> bool:
+            saved = await operations.save(
+                conn,
+                run.op,
+                self._incarnation,
+                event,
+                delay_s=delay_s,
+                result=result,
+                vm_status=sets.status if sets else None,
+                vm_error=run.op.error if sets and run.op.state in ("failed", "stuck") else None,
+                vm_started=sets.started if sets else False,
+            )
+            if saved and record is not None:
+                await record(conn, subject)
+            return saved
+
+        if not await (in_statement if record is None else in_transaction)(self._pool, save):
             raise Superseded
 
     async def _probed(self, op: Operation, step: Step[Any], phase: str, moment: str) -> None:
@@ -319,6 +333,8 @@ def as_step_error(exc: Exception) -> TerraceError:
     """What a step's exception means: domain errors as they are, anything else as our own bug."""
     if isinstance(exc, TerraceError):
         return exc
+    if isinstance(exc, DATABASE_ERRORS):
+        return Transient("database_unavailable", "The database did not answer.", internal=repr(exc))
     _log.error("step_crashed", exc_info=exc)
     return Permanent("internal_error", "A step failed in a way that we did not foresee.", internal=repr(exc))
 

@@ -2,6 +2,7 @@
 
 import errno
 import ipaddress
+import os
 import socket
 from collections.abc import Iterable
 from typing import Any
@@ -36,22 +37,29 @@ def _networks() -> Iterable[tuple[str, ipaddress.IPv4Network]]:
 
 def refuse_ports(settings: StackSettings, members: Iterable[Member]) -> None:
     """Raises StackError for the first port that another process holds. `members`: those not running yet."""
+    if _bind_error(settings.public_bind, 0) is not None:
+        raise StackError(f"TERRACE_PUBLIC_BIND is {settings.public_bind}, which is not an address of this machine.")
     for member in members:
         for port in member.ports:
             address = settings.public_bind if port == settings.ports.public else "127.0.0.1"
-            with socket.socket() as probe:
-                # as servers do: connections of the last run that linger must not matter
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    probe.bind((address, port))
-                except OSError as error:
-                    raise _refusal(error, member.name, address, port) from None
+            match _bind_error(address, port):
+                case None:
+                    continue
+                case errno.EADDRINUSE:
+                    raise StackError(
+                        f"Port {port} on {address}, which {member.name} needs, is used by another process: "
+                        "set TERRACE_PORT_BASE to another number (7800, say)."
+                    )
+                case number:
+                    raise StackError(f"{member.name} can't have port {port} on {address}: {os.strerror(number)}.")
 
 
-def _refusal(error: OSError, member: str, address: str, port: int) -> StackError:
-    if error.errno == errno.EADDRNOTAVAIL:
-        return StackError(f"TERRACE_PUBLIC_BIND is {address}, which is not an address of this machine.")
-    return StackError(
-        f"Port {port} on {address}, which {member} needs, is used by another process: "
-        "set TERRACE_PORT_BASE to another number (7800, say)."
-    )
+def _bind_error(address: str, port: int) -> int | None:
+    with socket.socket() as probe:
+        # as servers do: connections of the last run that linger must not matter
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError as error:
+            return error.errno
+    return None

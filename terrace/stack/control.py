@@ -102,7 +102,7 @@ class Control:
                 connection.sendall(json.dumps(order).encode() + b"\n")
                 line = answers.readline()
         except OSError as error:
-            raise StackError("The stack is not running: scripts/up starts it.", str(error)) from None
+            raise StackError("The stack is not running: scripts/up starts it.") from error
         if not line:
             raise StackError("The supervisor ended before it answered.")
         answer = json.loads(line)

@@ -29,12 +29,17 @@ def _rotate_all(directory: Path) -> None:
         rotate(path)
 
 
-def tail(path: Path, lines: int = 20) -> str:
-    """The last lines of a log, without reading all of it; empty when there is none."""
+def sizes(directory: Path) -> dict[str, int]:
+    """How many bytes each log holds now, by member."""
+    return {path.stem: path.stat().st_size for path in directory.glob("*.log")}
+
+
+def tail(path: Path, lines: int = 20, after: int = 0) -> str:
+    """The last lines of a log, without reading all of it, and only what follows `after` bytes."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - 64 * 1024))
+            file.seek(max(after if after <= size else 0, size - 64 * 1024))
             text = file.read().decode(errors="replace")
     except FileNotFoundError:
         return ""

@@ -2,24 +2,18 @@
 
 import shlex
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from terrace.stack import conflicts, files, first_vm, host_network, machine, plan, services, stop
 from terrace.stack.control import Control, MemberStatus, start_supervisor
-from terrace.stack.errors import StackError
+from terrace.stack.follow import apply_and_follow
 from terrace.stack.layout import Layout
 from terrace.stack.lock import locked
-from terrace.stack.log_files import tail
 from terrace.stack.member import Member
 from terrace.stack.progress import Progress
 from terrace.stack.public_api import PublicApi, wait_http_ok
 from terrace.stack.settings import StackSettings
-
-START_S = 150.0
-# a member that worked before and now ends this often during one start won't recover by itself
-ENDINGS = 5
 
 
 @dataclass(frozen=True)
@@ -93,38 +87,16 @@ def _ensure_network(settings: StackSettings, progress: Progress) -> None:
 
 
 def _start_members(settings: StackSettings, members: list[Member], control: Control, progress: Progress) -> None:
-    before = {one.name: one for one in control.status()} if control.is_running() else {}
+    running = control.is_running()
+    before = {one.name: one for one in control.status()} if running else {}
     conflicts.refuse_ports(settings, [member for member in members if _is_idle(before.get(member.name))])
-    if not before:
+    if not running:
         control = start_supervisor(settings.layout)
-    started = time.time()
-    follow(settings.layout, control, control.apply(members), started, progress)
+    apply_and_follow(settings.layout, control, members, progress)
 
 
 def _is_idle(status: MemberStatus | None) -> bool:
     return status is None or status.pid is None
-
-
-def follow(layout: Layout, control: Control, first: list[MemberStatus], started: float, progress: Progress) -> None:
-    """Tells who becomes ready, until all are; raises StackError with the log of one that does not."""
-    told = {one.name for one in first if one.is_well and one.since < started}
-    if told:
-        progress.say(f"already running: {', '.join(sorted(told))}")
-    restarts = {one.name: one.restarts for one in first}
-    while True:
-        members = control.status()
-        for one in members:
-            if one.is_well and one.name not in told:
-                progress.say(f"{one.name} {one.state}")
-                told.add(one.name)
-            late = time.time() - started > START_S and not one.is_well and one.state != "waiting"
-            if one.state == "failed" or late or one.restarts - restarts[one.name] >= ENDINGS:
-                reason = one.reason or f"still {one.state} after {START_S:g} s"
-                log = layout.log_of(one.name)
-                raise StackError(f"{one.name} {reason}. The end of {log}:", tail(log))
-        if all(one.is_well for one in members):
-            return
-        time.sleep(0.05)
 
 
 def _write_env(layout: Layout, url: str, token: str) -> None:

@@ -61,7 +61,7 @@ def stop_all(settings: StackSettings, progress: Progress) -> None:
         stopped = guests.shut_down(settings)
         progress.say(f"guests stopped: {stopped}")
     end_supervisor(layout)
-    _end_recorded(layout, keep=set())
+    end_leftovers(layout)
     if orphans := guests.end_all(_nodes(layout)):
         progress.say(f"processes left behind, now ended: {orphans}")
     if layout.short_sockets.is_symlink() and layout.sockets == layout.short_sockets:
@@ -73,6 +73,7 @@ def stop_all(settings: StackSettings, progress: Progress) -> None:
 def end_leftovers(layout: Layout) -> None:
     """Ends the members of a supervisor that died, before another one starts them; guests live on."""
     _end_recorded(layout, keep=set())
+    shutil.rmtree(layout.pids, ignore_errors=True)
 
 
 def _stop_services(control: Control, keep: set[str]) -> bool:

@@ -60,8 +60,8 @@ async def take(conn: Conn, key: Key) -> Earlier | None:
         key.route,
         key.value,
     )
-    if row is None:
-        return None
+    if row is None:  # forgotten since, as its operation was undone
+        return await take(conn, key)
     if row["body_hash"] != key.body_hash:
         raise TerraceError(
             "idempotency_key_reused",
@@ -75,6 +75,19 @@ async def take(conn: Conn, key: Key) -> Earlier | None:
         )
         operation = Operation(*found) if found else None
     return Earlier(operation, row["response"])
+
+
+async def is_known(conn: Conn, key: Key) -> bool:
+    """Whether an earlier request, of whatever body, had this key and has not expired."""
+    return bool(
+        await conn.fetchval(
+            """select exists (select 1 from idempotency_keys
+                where project_id = $1 and route = $2 and key = $3 and expires_at > now())""",
+            key.project_id,
+            key.route,
+            key.value,
+        )
+    )
 
 
 async def settle(

@@ -56,8 +56,13 @@ class Pulse:
 # Not seen for 15 s is down, whatever the operator wants of the node.
 _EFFECTIVE = "case when n.last_seen < now() - interval '15 s' then 'down' else n.state end"
 
-_VIEW = f"""select n.name, {_EFFECTIVE} as state, n.cpu, n.cpu_overcommit, n.cpu_claimed, n.ram_mib,
-       n.ram_overcommit, n.ram_claimed_mib, p.disk_gib, p.overcommit, p.claimed_gib,
+# What may be claimed. A real is exact to six digits as numeric, but not in arithmetic: 10 * 0.7 would not be 7.
+_CPU = "(n.cpu * n.cpu_overcommit::numeric)"
+_RAM = "(n.ram_mib * n.ram_overcommit::numeric)"
+_DISK = "(p.disk_gib * p.overcommit::numeric)"
+
+_VIEW = f"""select n.name, {_EFFECTIVE} as state, n.cpu, n.cpu_overcommit::numeric::float8, n.cpu_claimed, n.ram_mib,
+       n.ram_overcommit::numeric::float8, n.ram_claimed_mib, p.disk_gib, p.overcommit::numeric::float8, p.claimed_gib,
        (select count(*) from vms v where v.node = n.name), n.last_seen, n.url
   from nodes n join pools p on p.node = n.name or p.node is null"""
 
@@ -78,10 +83,8 @@ async def find_with_room(conn: Conn, cpu: int, ram_mib: int, disk_gib: int, excl
     found = await conn.fetchval(
         f"""select n.name from nodes n join pools p on p.node = n.name or p.node is null
              where {_EFFECTIVE} = 'active' and n.name <> all($4)
-               and n.cpu_claimed + $1 <= n.cpu * n.cpu_overcommit
-               and n.ram_claimed_mib + $2 <= n.ram_mib * n.ram_overcommit
-               and p.claimed_gib + $3 <= p.disk_gib * p.overcommit
-             order by n.ram_mib * n.ram_overcommit - n.ram_claimed_mib desc limit 1""",
+               and n.cpu_claimed + $1 <= {_CPU} and n.ram_claimed_mib + $2 <= {_RAM} and p.claimed_gib + $3 <= {_DISK}
+             order by {_RAM} - n.ram_claimed_mib desc limit 1""",
         cpu,
         ram_mib,
         disk_gib,
@@ -94,9 +97,8 @@ async def has_node_for(conn: Conn, cpu: int, ram_mib: int, disk_gib: int) -> boo
     """Whether any node, were it empty, could hold such a VM."""
     return bool(
         await conn.fetchval(
-            """select exists (select 1 from nodes n join pools p on p.node = n.name or p.node is null
-                where $1 <= n.cpu * n.cpu_overcommit and $2 <= n.ram_mib * n.ram_overcommit
-                  and $3 <= p.disk_gib * p.overcommit)""",
+            f"""select exists (select 1 from nodes n join pools p on p.node = n.name or p.node is null
+                where $1 <= {_CPU} and $2 <= {_RAM} and $3 <= {_DISK})""",
             cpu,
             ram_mib,
             disk_gib,
@@ -142,12 +144,11 @@ async def ensure_pool(conn: Conn, name: str, driver: str, node: str | None, capa
 async def beat(conn: Conn, name: str, incarnation: int) -> Pulse | None:
     """Record that the node lives; None when a newer incarnation of it runs."""
     row = await conn.fetchrow(
-        """update nodes n set last_seen = now() from pools p
+        f"""update nodes n set last_seen = now() from pools p
             where n.name = $1 and n.incarnation = $2 and (p.node = n.name or p.node is null)
            returning n.state, n.incarnation,
-                     least(1 - n.cpu_claimed / nullif(n.cpu * n.cpu_overcommit, 0),
-                           1 - n.ram_claimed_mib / nullif(n.ram_mib * n.ram_overcommit, 0),
-                           1 - p.claimed_gib / nullif(p.disk_gib * p.overcommit, 0))""",
+                     least(1 - n.cpu_claimed / nullif({_CPU}, 0), 1 - n.ram_claimed_mib / nullif({_RAM}, 0),
+                           1 - p.claimed_gib / nullif({_DISK}, 0))""",
         name,
         incarnation,
     )
@@ -158,10 +159,9 @@ async def claim(conn: Conn, name: str, incarnation: int, cpu: int, ram_mib: int)
     """Claim cpu and memory on a node, if it is active and has them."""
     return bool(
         await conn.fetchval(
-            """update nodes set cpu_claimed = cpu_claimed + $3, ram_claimed_mib = ram_claimed_mib + $4
+            f"""update nodes n set cpu_claimed = cpu_claimed + $3, ram_claimed_mib = ram_claimed_mib + $4
                 where name = $1 and incarnation = $2 and state = 'active'
-                  and cpu_claimed + $3 <= cpu * cpu_overcommit
-                  and ram_claimed_mib + $4 <= ram_mib * ram_overcommit
+                  and cpu_claimed + $3 <= {_CPU} and ram_claimed_mib + $4 <= {_RAM}
                returning true""",
             name,
             incarnation,
@@ -175,8 +175,8 @@ async def claim_disk(conn: Conn, pool_id: PoolId, disk_gib: int) -> bool:
     """Claim disk on a pool, if it has it."""
     return bool(
         await conn.fetchval(
-            """update pools set claimed_gib = claimed_gib + $2
-                where id = $1 and claimed_gib + $2 <= disk_gib * overcommit returning true""",
+            f"""update pools p set claimed_gib = claimed_gib + $2
+                where id = $1 and claimed_gib + $2 <= {_DISK} returning true""",
             pool_id,
             disk_gib,
         )
@@ -186,8 +186,7 @@ async def claim_disk(conn: Conn, pool_id: PoolId, disk_gib: int) -> bool:
 async def why_refused(conn: Conn, name: str, incarnation: int, cpu: int, ram_mib: int) -> str:
     """Why :func:`claim` said no: ``stale``, ``draining``, ``maintenance``, ``cpu`` or ``ram``."""
     row = await conn.fetchrow(
-        """select incarnation, state, cpu_claimed + $2 <= cpu * cpu_overcommit as cpu_fits
-             from nodes where name = $1""",
+        f"select incarnation, state, cpu_claimed + $2 <= {_CPU} as cpu_fits from nodes n where name = $1",
         name,
         cpu,
     )

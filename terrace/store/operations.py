@@ -110,17 +110,22 @@ async def insert(conn: Conn, new: NewOperation) -> Operation:
     return Operation(*row)
 
 
-_SAVE = """
+# Live, and this incarnation ($2) of the node that owns its VM is the one to carry it out.
+_OURS = """o.state in ('pending', 'running', 'undoing')
+       and exists (select 1 from nodes n where n.name = o.node and n.incarnation = $2)
+       and (o.vm_id is null or exists (select 1 from vms v where v.id = o.vm_id and v.epoch = o.epoch))"""
+
+_SAVE = f"""
 with moved as (
     update operations o
        set cursor = $3, state = $4, attempt = $5, run_after = now() + make_interval(secs => $6),
            result = case when $7::jsonb is null then result else result || $7 end, error = coalesce($8, error),
-           started_at = coalesce(started_at, now()),
+           started_at = coalesce(started_at, $12),
            finished_at = case when $4 in ('succeeded', 'failed', 'stuck') then now() end
-     where o.id = $1 and o.state in ('pending', 'running', 'undoing')
-       and exists (select 1 from nodes n where n.name = o.node and n.incarnation = $2)
-       and (o.vm_id is null or exists (select 1 from vms v where v.id = o.vm_id and v.epoch = o.epoch))
+     where o.id = $1 and {_OURS}
     returning o.id, o.vm_id),
+ forgotten as (  -- what was undone may be asked for again
+    delete from idempotency_keys k using moved where $4 = 'failed' and k.operation_id = moved.id),
  changed as (
     update vms v
        set status = coalesce($16, v.status), error = case when $16 is null then v.error else $17 end,
@@ -175,17 +180,24 @@ async def save(
     )
 
 
-async def list_live(conn: Conn, node: str, excluding: Sequence[int], limit: int) -> list[Operation]:
-    """Live operations of a node, oldest first, that are not in ``excluding``."""
+async def list_live(
+    conn: Conn, node: str, incarnation: int, excluding: Sequence[int], limit: int
+) -> list[tuple[OperationId, VmId | None]]:
+    """Operations that a node is to carry out, with their VMs, oldest first, less those in ``excluding``."""
     rows = await conn.fetch(
-        f"""select {COLUMNS} from operations
-             where node = $1 and state in ('pending', 'running', 'undoing') and id <> all($2)
-             order by id limit $3""",
+        f"select id, vm_id from operations o where node = $1 and {_OURS} and id <> all($3) order by id limit $4",
         node,
+        incarnation,
         excluding,
         limit,
     )
-    return [Operation(*row) for row in rows]
+    return [(row[0], row[1]) for row in rows]
+
+
+async def find_live(conn: Conn, op_id: OperationId, incarnation: int) -> Operation | None:
+    """An operation that its node's given incarnation is to carry out."""
+    row = await conn.fetchrow(f"select {COLUMNS} from operations o where id = $1 and {_OURS}", op_id, incarnation)
+    return Operation(*row) if row else None
 
 
 async def list_ended(conn: Conn, ids: Sequence[int]) -> list[Operation]:

@@ -69,6 +69,19 @@ class Vm:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnedVm:
+    """What a node compares with its domains."""
+
+    id: VmId
+    uuid: UUID
+    project_id: ProjectId
+    name: str
+    desired: str
+    status: str
+    operation_id: OperationId | None
+
+
+@dataclass(frozen=True, slots=True)
 class NewVm:
     """What a claim inserts."""
 
@@ -158,9 +171,12 @@ async def find(conn: Conn, vm_id: VmId) -> Vm | None:
     return Vm(*row) if row else None
 
 
-async def list_of_node(conn: Conn, node: str) -> list[Vm]:
+async def list_of_node(conn: Conn, node: str) -> list[OwnedVm]:
     """All VMs that a node owns."""
-    return [Vm(*row) for row in await conn.fetch(f"{_WORK} where v.node = $1 order by v.id", node)]
+    rows = await conn.fetch(
+        "select id, uuid, project_id, name, desired, status, operation_id from vms where node = $1 order by id", node
+    )
+    return [OwnedVm(*row) for row in rows]
 
 
 async def find_by_uuid(conn: Conn, uuid: UUID) -> Vm | None:
@@ -241,14 +257,25 @@ async def begin_change(conn: Conn, vm_id: VmId, operation_id: OperationId, *, du
     )
 
 
-async def observe(conn: Conn, vm_id: VmId, node: str, status: str, *, desired: str | None = None) -> bool:
-    """Record what the hypervisor says, unless an operation is live or it is known already."""
+async def observe(
+    conn: Conn,
+    vm_id: VmId,
+    node: str,
+    status: str,
+    *,
+    desired: str | None = None,
+    since: OperationId | None = None,
+) -> bool:
+    """Record what the hypervisor says, unless an operation is live or it is known already.
+
+    With ``since``, the newest operation when the hypervisor was asked, also unless another has begun.
+    """
     return bool(
         await conn.fetchval(
             """update vms v set status = $3, desired = coalesce($4, desired),
                       ready_at = case when $3 = 'running' then ready_at end
                 where id = $1 and node = $2 and (status <> $3 or desired <> coalesce($4, desired))
-                  and status <> 'deleting'
+                  and status <> 'deleting' and ($5::bigint is null or operation_id = $5)
                   and not exists (select 1 from operations o
                                    where o.vm_id = v.id and o.state in ('pending', 'running', 'undoing'))
                returning true""",
@@ -256,6 +283,7 @@ async def observe(conn: Conn, vm_id: VmId, node: str, status: str, *, desired: s
             node,
             status,
             desired,
+            since,
         )
     )
 
@@ -287,11 +315,6 @@ async def set_ip(conn: Conn, mac: str, node: str, ip: str) -> VmId | None:
 
 async def delete_released(conn: Conn, vm_id: VmId) -> None:
     """Delete the row and give back all that its claim took: capacity, disk and address."""
-    await conn.execute(
-        "delete from idempotency_keys k using operations o where o.vm_id = $1 and o.kind = 'vm_create'"
-        " and k.operation_id = o.id and o.state = 'failed'",
-        vm_id,
-    )
     row = await conn.fetchrow("select node, cpu, ram_mib, pool_id, disk_gib from vms where id = $1 for update", vm_id)
     if row is None:
         raise Conflict("vm_state", "The VM is gone already.")

@@ -127,6 +127,8 @@ async def test_comes_back_after_libvirtd_dies(
     async with asyncio.timeout(30):
         await reconnected.wait()
     assert await hypervisor.find_state(spec.uuid) is DomainState.RUNNING
+    # waits for libvirtd to have found QEMU again: it tells nothing of a domain that goes before that
+    await hypervisor.reset(spec.uuid)
     await hypervisor.ensure_stopped(spec.uuid)
     await events.wait_for(lambda event: event == DomainEvent(spec.uuid, DomainEventKind.DESTROYED))
 

@@ -1,5 +1,6 @@
 """The members below Terrace's own code, for real: PostgreSQL, Redis, HAProxy and two hypervisors."""
 
+import dataclasses
 import os
 import signal
 import socket
@@ -14,9 +15,9 @@ from small_members import eventually
 from terrace.stack import commands, conflicts, guests, hypervisor, machine, plan, postgres, process_record, stop
 from terrace.stack.control import Control, start_supervisor
 from terrace.stack.errors import StackError
+from terrace.stack.follow import apply_and_follow
 from terrace.stack.progress import Progress
 from terrace.stack.settings import StackSettings
-from terrace.stack.start import follow
 
 pytestmark = pytest.mark.usefixtures("private_network")
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
@@ -50,7 +51,7 @@ def start(settings: StackSettings) -> Control:
     control = Control(layout.control_socket)
     if not control.is_running():
         control = start_supervisor(layout)
-    follow(layout, control, control.apply(members), time.time(), Progress.silent())
+    apply_and_follow(layout, control, members, Progress.silent())
     return control
 
 
@@ -171,6 +172,12 @@ def test_a_taken_port_is_told(stack: StackSettings, control: Control) -> None:
         conflicts.refuse_ports(stack, members)
     assert str(stack.ports.internal_node(0)) in str(caught.value)
     assert "TERRACE_PORT_BASE" in str(caught.value)
+
+
+def test_an_address_of_another_machine_is_told(stack: StackSettings) -> None:
+    elsewhere = dataclasses.replace(stack, public_bind="192.0.2.1")
+    with pytest.raises(StackError, match=r"TERRACE_PUBLIC_BIND is 192\.0\.2\.1, which is not an address"):
+        conflicts.refuse_ports(elsewhere, [])
 
 
 def test_preparing_again_changes_nothing(stack: StackSettings, control: Control) -> None:

@@ -12,10 +12,10 @@ from small_members import SLEEP, eventually, python
 from terrace.stack import process_record, stop
 from terrace.stack.control import Control, MemberStatus
 from terrace.stack.errors import StackError
+from terrace.stack.follow import apply_and_follow
 from terrace.stack.layout import Layout
 from terrace.stack.member import Member, Probe
 from terrace.stack.progress import Progress
-from terrace.stack.start import follow
 
 
 def log_start(name: str, journal: Path, before: str = "") -> str:
@@ -77,10 +77,10 @@ def test_a_member_killed_from_outside_comes_back(control: Control) -> None:
 
 def test_a_member_that_never_works_fails_and_tells_why(control: Control, layout: Layout) -> None:
     broken = python("broken", "raise SystemExit('the disk is on fire')", ready=(Probe("tcp", "127.0.0.1:9"),))
-    first = control.apply([broken, python("other", SLEEP)])
+    layout.log_of("broken").write_text("of an earlier start\n")
     with pytest.raises(StackError, match="broken ended with status 1, 3 times before it was ready") as caught:
-        follow(layout, control, first, time.time(), Progress.silent())
-    assert "the disk is on fire" in caught.value.details
+        apply_and_follow(layout, control, [broken, python("other", SLEEP)], Progress.silent())
+    assert caught.value.details == "the disk is on fire\n" * 2 + "the disk is on fire"
     assert one(control, "other").state == "ready"
 
 

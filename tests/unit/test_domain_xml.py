@@ -87,9 +87,7 @@ def test_no_console_log_without_a_folder() -> None:
         (None, True, "qemu"),
     ],
 )
-def test_kvm_needs_the_flag_and_the_device(
-    tmp_path: Path, cpuinfo: str | None, device: bool, expected: str
-) -> None:
+def test_kvm_needs_the_flag_and_the_device(tmp_path: Path, cpuinfo: str | None, device: bool, expected: str) -> None:
     if cpuinfo is not None:
         (tmp_path / "cpuinfo").write_text(cpuinfo)
     if device:

@@ -20,7 +20,8 @@ class Faults:
 
     A fault is named ``before-<method>`` or ``after-<method>``; its value is ``transient`` (also
     ``transient 2``: only twice), ``permanent``, ``sleep 0.5`` or ``kill`` (SIGKILL to this process). Files
-    of these names in ``folder`` say the same, and can be put there while the process runs.
+    of these names in ``folder`` say the same, and can be put there while the process runs. A fault named
+    ``deaf`` (any value) makes guests ignore the ACPI button.
     """
 
     def __init__(self, folder: Path | None = None, faults: Mapping[str, str] | None = None) -> None:
@@ -35,6 +36,10 @@ class Faults:
         await self._strike(f"before-{method}")
         yield
         await self._strike(f"after-{method}")
+
+    def are_set(self, name: str) -> bool:
+        """Whether there is a fault of this name."""
+        return (self.faults.get(name) or self._read(name)) is not None
 
     async def _strike(self, name: str) -> None:
         fault = self.faults.get(name) or self._read(name)

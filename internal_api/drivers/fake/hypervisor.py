@@ -91,7 +91,7 @@ class FakeHypervisor:
 
     async def shutdown_by_acpi(self, domain: UUID) -> None:
         async with self.faults.around("shutdown_by_acpi"):
-            if self.obeys_acpi and self._state(domain) is DomainState.RUNNING:
+            if self.obeys_acpi and not self.faults.are_set("deaf") and self._state(domain) is DomainState.RUNNING:
                 self._shut_down(domain, reboot=False)
 
     async def reset(self, domain: UUID) -> None:

@@ -1,0 +1,50 @@
+"""How every route of the public API treats a request before its own code runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import Request
+from fastapi.routing import APIRoute
+from starlette.responses import Response
+
+from external_api.auth import identify
+from terrace import strict_json
+from terrace.errors import TerraceError
+
+
+class _ReadRequest(Request):
+    """A request whose JSON body has been read already."""
+
+    value: Any = None
+
+    async def json(self) -> Any:
+        return self.value
+
+
+class PublicRoute(APIRoute):
+    """Asks who calls before a body is looked at, and reads JSON strictly. (FastAPI does neither.)"""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+        takes_json = self.body_field is not None
+
+        async def handle_strictly(request: Request) -> Response:
+            await identify(request)
+            if not takes_json:
+                return await handle(request)
+            read = _ReadRequest(request.scope, request.receive)
+            if body := await read.body():
+                _refuse_other_types(read)
+                read.value = strict_json.loads(body)
+            return await handle(read)
+
+        return handle_strictly
+
+
+def _refuse_other_types(request: Request) -> None:
+    """A body without a type is taken for JSON."""
+    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if kind and kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+        raise TerraceError("unsupported_media_type", "Send the body as JSON, with `Content-Type: application/json`.")

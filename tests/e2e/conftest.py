@@ -1,0 +1,149 @@
+"""One stack with real guests for the whole session; all guests boot at the same time."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from api import Api, Json
+from guest import Guest
+from netns import THERE, OfficeDhcp, Outside
+from stack_run import StackRun, processes_of
+
+from terrace.stack import commands
+
+# Changes that make the guest agent and the power button's listener deaf for good.
+DEAF = """\
+#!/bin/sh
+printf '#!/bin/sh\\nexec sleep 1000000\\n' >/usr/lib/tiny/guest-agent
+printf '#!/bin/sh\\n' >/etc/acpi/PWRF/00000080
+killall qemu-ga
+"""
+ONCE = "#!/bin/sh\necho ran >>/root/ran\nid -u >/root/by\n"
+# what each test file works with; created together, as booting them one after the other takes minutes
+GUESTS: dict[str, dict[str, Any]] = {
+    "deaf": {"user_data": DEAF},
+    "self": {"user_data": ONCE},
+    "left": {"labels": {"side": "left"}},
+    "right": {"labels": {"side": "right"}},
+}
+
+
+@pytest.fixture(scope="session")
+def image() -> Path:
+    if "TERRACE_TEST_IMAGE" not in os.environ:
+        pytest.skip("scripts/test builds the guest image that this needs")
+    return Path(os.environ["TERRACE_TEST_IMAGE"])
+
+
+@pytest.fixture(scope="session")
+def folder() -> Iterator[Path]:
+    """Everything of this session; short, as paths of sockets have to be."""
+    assert commands.run_json("ip", "-j", "route", "show", "default") == [], "run these with scripts/test"
+    made = Path(tempfile.mkdtemp(prefix="te-", dir="/tmp"))
+    yield made
+    shutil.rmtree(made)
+
+
+@pytest.fixture(scope="session")
+def outside(folder: Path) -> Iterator[Outside]:
+    (folder / "outside").mkdir()
+    world = Outside(folder / "outside")
+    world.start_all()
+    yield world
+    world.stop()
+
+
+@pytest.fixture(scope="session")
+def office(folder: Path) -> Iterator[OfficeDhcp]:
+    (folder / "office").mkdir()
+    lan = OfficeDhcp(folder / "office")
+    lan.start_all()
+    yield lan
+    lan.stop()
+
+
+@pytest.fixture(scope="session")
+def stack(folder: Path, image: Path, outside: Outside) -> Iterator[StackRun]:
+    """A running stack; nothing of it may be left when it has been taken down."""
+    run = StackRun(
+        {
+            "TERRACE_VAR": str(folder / "var"),
+            "TERRACE_PORT_BASE": "17700",
+            "TERRACE_BRIDGE": "e2e0",
+            "TERRACE_SUBNET": "10.87.0.0/16",
+            "TERRACE_DNS": THERE,
+            "TERRACE_DOMAIN_TYPE": "qemu",
+            "TERRACE_NODE_CPU": "4",
+            "TERRACE_NODE_RAM_MIB": "4096",
+            "TERRACE_NODE_DISK_GIB": "200",
+        }
+    )
+    before = _traces()
+    try:
+        run.up(image)
+        yield run
+    finally:
+        down = run.command("down", "--purge")
+    assert down.returncode == 0, down.stderr
+    assert not run.layout.var.exists(), sorted(run.layout.var.rglob("*"))
+    assert processes_of(run.layout.var) == []
+    assert _traces() == before
+    assert not run.layout.short_sockets.is_symlink()
+
+
+def _traces() -> dict[str, Any]:
+    """What a stack may leave in the kernel."""
+    listing = commands.run_json("nft", "-j", "list", "tables")["nftables"]
+    return {
+        "links": sorted(link["ifname"] for link in commands.run_json("ip", "-j", "link")),
+        "tables": sorted(item["table"]["name"] for item in listing if "table" in item),
+        "mounts": Path("/proc/self/mounts").read_text(),
+        "namespaces": sorted(path.name for path in Path("/run/netns").glob("*")),
+        "forwarding": Path("/proc/sys/net/ipv4/ip_forward").read_text(),
+    }
+
+
+@pytest.fixture(scope="session")
+def api(stack: StackRun) -> Api:
+    return Api(f"http://127.0.0.1:{stack.settings.ports.public}", stack.layout.token_file.read_text().strip())
+
+
+@pytest.fixture(scope="session")
+def key(folder: Path, api: Api) -> Path:
+    """A private key; its public half is stored under the name `laptop`."""
+    private = folder / "laptop"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "me@laptop", "-f", private], check=True)
+    public = private.with_suffix(".pub").read_text().strip()
+    answer = api.call("POST", "/ssh-keys", {"name": "laptop", "public_key": public})
+    assert answer.status_code == 201, answer.text
+    return private
+
+
+@pytest.fixture(scope="session")
+def fleet(api: Api, key: Path) -> dict[str, Json]:
+    """The guests of `GUESTS`, perhaps still booting."""
+    return {name: api.create(name, 202, ssh_keys=["laptop"], **fields) for name, fields in GUESTS.items()}
+
+
+class Fleet:
+    """Guests by name, once they answer."""
+
+    def __init__(self, api: Api, key: Path) -> None:
+        self._api = api
+        self._key = key
+
+    def __call__(self, name: str) -> tuple[Json, Guest]:
+        vm = self._api.wait_ready(name)
+        return vm, Guest(vm["ip"], self._key)
+
+
+@pytest.fixture(scope="session")
+def guest_of(api: Api, key: Path, fleet: dict[str, Json]) -> Fleet:
+    return Fleet(api, key)
