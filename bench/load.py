@@ -60,7 +60,12 @@ class Endpoint:
 
 
 async def run(
-    endpoint: Endpoint, requests: Iterator[bytes], *, clients: int, most_s: float, on_body: Callable[[bytes], None] | None = None
+    endpoint: Endpoint,
+    requests: Iterator[bytes],
+    *,
+    clients: int,
+    most_s: float,
+    on_body: Callable[[bytes], None] | None = None,
 ) -> Load:
     """Let ``clients`` share the requests, until there are no more or ``most_s`` seconds are over."""
     load = Load()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -36,18 +36,18 @@ def members_of(roots: Mapping[int, str]) -> dict[int, str]:
     return found
 
 
-def cpu_seconds(roots: Mapping[int, str]) -> Counter[str]:
+def cpu_seconds(roots: Mapping[int, str]) -> dict[str, float]:
     """CPU time spent so far by each member: its processes, and those of their children that ended."""
-    total: Counter[str] = Counter()
+    total: dict[str, float] = defaultdict(float)
     for pid, name in members_of(roots).items():
         if fields := _stat(pid):
             total[name] += sum(map(int, fields[11:15])) / _TICKS_PER_S  # utime, stime, cutime, cstime
     return total
 
 
-def memory_mib(roots: Mapping[int, str]) -> Counter[str]:
+def memory_mib(roots: Mapping[int, str]) -> dict[str, float]:
     """Proportional set size (shared pages split among their users) of each member."""
-    total: Counter[str] = Counter()
+    total: dict[str, float] = defaultdict(float)
     for pid, name in members_of(roots).items():
         try:
             lines = (_PROC / str(pid) / "smaps_rollup").read_text().splitlines()

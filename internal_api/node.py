@@ -47,6 +47,7 @@ class Node:
             concurrency=host.settings.worker_concurrency,
             observe_step=metrics.observe_step,
             probe=probe,
+            backoff_s=host.settings.retry_backoff_s,
         )
         self._worker_pool = worker_pool
         self._lock_fd = lock_fd

@@ -39,6 +39,9 @@ class InternalSettings(CommonSettings):
     disk_overcommit: float = Field(default=2.0, ge=0.1, le=64)
 
     worker_concurrency: int = Field(default=8, ge=1, le=64)
+    retry_backoff_s: float = Field(
+        default=0.2, gt=0, description="First pause after a failed step; the longest is 150 times it"
+    )
     heartbeat_s: float = Field(default=1.0, gt=0)
     full_pass_s: float = Field(default=15.0, gt=0)
     max_image_bytes: int = Field(default=64 * 2**30, ge=1)

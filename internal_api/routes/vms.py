@@ -79,10 +79,10 @@ async def _answer(
         return Response(status_code=204)
     async with node.host.pool.acquire() as conn:
         view = await vms.find_view(conn, caller.identity.project_id, vm_id)
-        ended = await operations.list_ended(conn, [operation.id]) if view is None and operation is not None else []
+        over = await operations.list_ended(conn, [operation.id]) if view is None and operation is not None else []
     if view is None:
-        if ended:
-            _raise_if_failed(ended[0])
+        if over:
+            _raise_if_failed(over[0])
             if done_status == 204:
                 return Response(status_code=204)
         raise NotFound("VM", vm_id)

@@ -43,6 +43,15 @@ async def ensure_here(host: Host, sha256: str, image_format: str) -> None:
     raise Transient("service_unavailable", "No node that has the image can be reached.")
 
 
+async def remove_unwanted(host: Host, sha256: str) -> None:
+    """Remove bytes from this node's pool, unless an image has them: two may have the same."""
+    async with host.image_locks[sha256]:
+        async with host.pool.acquire() as conn:
+            wanted = await images.is_wanted(conn, sha256)
+        if not wanted:
+            await host.storage.remove_image(sha256)
+
+
 async def _fetch(host: Host, url: str, sha256: str, image_format: str) -> None:
     target = httpx.URL(url)
     headers = tier_auth.sign(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from internal_api.drivers.protocols import ImageFacts
@@ -28,6 +28,7 @@ class ImageWork:
     host: Host
     op: Operation
     image_id: ImageId
+    stored: set[str] = field(default_factory=set)  # checksums of what this run has put into the pool
 
 
 def facts_of(facts: ImageFacts) -> dict[str, Any]:
@@ -49,7 +50,13 @@ async def _download(work: ImageWork, run: Run) -> Mapping[str, Any]:
         checksum=checksum.removeprefix("sha256:") if checksum else None,
         max_bytes=work.host.settings.max_image_bytes,
     )
+    work.stored.add(facts.sha256)
     return facts_of(facts)
+
+
+async def _remove(work: ImageWork) -> None:
+    for sha256 in work.stored:
+        await image_bytes.remove_unwanted(work.host, sha256)
 
 
 async def _register(conn: Conn, work: ImageWork) -> None:
@@ -62,7 +69,7 @@ async def _forget(conn: Conn, work: ImageWork) -> None:
 
 _STEPS: Final[tuple[Step[ImageWork], ...]] = (
     Step("claim", unrecord=_forget),
-    Step("download", do=_download, record=_register),
+    Step("download", do=_download, undo=_remove, record=_register),
 )
 STEP_NAMES: Final = [step.name for step in _STEPS]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from internal_api.workflows import image_bytes
 from terrace.db import Conn
 from terrace.engine.step import Run, Step, Workflow
 from terrace.store import images
@@ -25,11 +26,7 @@ class Bytes:
 
 
 async def _remove(work: Bytes, _: Run) -> None:
-    async with work.host.image_locks[work.sha256]:
-        async with work.host.pool.acquire() as conn:
-            wanted = await images.is_wanted(conn, work.sha256)
-        if not wanted:  # two images may have had the same bytes
-            await work.host.storage.remove_image(work.sha256)
+    await image_bytes.remove_unwanted(work.host, work.sha256)
 
 
 async def _record(conn: Conn, work: Bytes) -> None:

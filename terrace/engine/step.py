@@ -51,7 +51,7 @@ class Workflow(Generic[C]):
     steps: tuple[Step[C], ...]
     no_return: int
     attempts: int = 5
-    # after the point of no return: how often before it ends stuck (with back-off up to 30 s)
+    # after the point of no return: how often before it ends stuck (with the longest pauses)
     stubborn_attempts: int = 60
     failed_vm: VmChange | None = None  # what the VM is when the operation was undone, if it still exists
 

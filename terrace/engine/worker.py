@@ -25,6 +25,7 @@ from terrace.types import OperationId, VmId
 _log = log.get(__name__)
 _LOOK_EVERY_S = 5.0
 _BATCH = 64
+_LONGEST_BACKOFF = 150  # times the first one
 _REST_S = 1.0  # after a failure of the database
 
 Probe = Callable[[Operation, str, str, str], Awaitable[None]]  # operation, step, "do"|"undo", "before"|"after"
@@ -290,7 +291,7 @@ class Worker:
         await self._save(run, event, None, subject, sets=VmChange("error"))
 
     async def _retry_later(self, run: Run, event: Event) -> None:
-        delay = min(self._backoff_s * 2 ** (run.op.attempt - 1), 30.0)
+        delay = self._backoff_s * min(2 ** (run.op.attempt - 1), _LONGEST_BACKOFF)
         await self._save(run, event, None, None, delay_s=delay)
         await run.sleep(delay)
 

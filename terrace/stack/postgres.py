@@ -14,8 +14,7 @@ from terrace.stack.settings import StackSettings
 
 OWNER, READER, WRITER = "terrace_owner", "terrace_reader", "terrace_writer"
 DATABASE = "terrace"
-# an ordinary id inside a user namespace: outside of it, files and processes still are root's
-IN_USER_NAMESPACE = ("unshare", "--user", "--map-user=1000", "--map-group=1000", "--")
+USER = "postgres"  # made by Debian's package; initdb wants an id that has a name
 
 CONFIGURATION = """\
 listen_addresses = '127.0.0.1'
@@ -60,9 +59,12 @@ def as_ordinary_user(layout: Layout) -> tuple[str, ...]:
     """A command's prefix under which PostgreSQL, which refuses root, may run on files under `var`."""
     if os.geteuid() != 0:
         return ()
-    if commands.succeeds(*IN_USER_NAMESPACE, "true"):
-        return IN_USER_NAMESPACE
-    prefix = ("setpriv", "--reuid", "postgres", "--regid", "postgres", "--init-groups", "--")
+    user = pwd.getpwnam(USER)
+    # an ordinary id inside a user namespace: outside of it, files and processes still are root's
+    namespace = ("unshare", "--user", f"--map-user={user.pw_uid}", f"--map-group={user.pw_gid}", "--")
+    if commands.succeeds(*namespace, "true"):
+        return namespace
+    prefix = ("setpriv", "--reuid", USER, "--regid", USER, "--init-groups", "--")
     if not commands.succeeds(*prefix, "test", "-x", str(layout.var)):
         raise StackError(
             f"This machine has no user namespaces and its user postgres can't enter {layout.var}: "
@@ -108,8 +110,8 @@ def _write(layout: Layout, name: str, text: str) -> None:
 
 
 def _give_to_postgres(path: Path, prefix: tuple[str, ...]) -> None:
-    if prefix and prefix != IN_USER_NAMESPACE:
-        user = pwd.getpwnam("postgres")
+    if prefix[:1] == ("setpriv",):
+        user = pwd.getpwnam(USER)
         os.chown(path, user.pw_uid, user.pw_gid)
 
 

@@ -119,13 +119,3 @@ async def list_locations(conn: Conn, sha256: str) -> list[tuple[str, str]]:
 async def is_wanted(conn: Conn, sha256: str) -> bool:
     """Whether any image still has these bytes."""
     return bool(await conn.fetchval("select exists (select 1 from images where sha256 = $1)", sha256))
-
-
-async def list_unwanted(conn: Conn, node: str) -> list[str]:
-    """Checksums that a node's pool holds and no image has any more."""
-    rows = await conn.fetch(
-        """select sha256 from image_locations l where node = $1
-              and not exists (select 1 from images i where i.sha256 = l.sha256)""",
-        node,
-    )
-    return [row[0] for row in rows]

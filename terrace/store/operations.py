@@ -120,7 +120,7 @@ with moved as (
     update operations o
        set cursor = $3, state = $4, attempt = $5, run_after = now() + make_interval(secs => $6),
            result = case when $7::jsonb is null then result else result || $7 end, error = coalesce($8, error),
-           started_at = coalesce(started_at, $12),
+           started_at = coalesce(started_at, $13),
            finished_at = case when $4 in ('succeeded', 'failed', 'stuck') then now() end
      where o.id = $1 and {_OURS}
     returning o.id, o.vm_id),

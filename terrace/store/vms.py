@@ -266,7 +266,7 @@ async def observe(
     desired: str | None = None,
     since: OperationId | None = None,
 ) -> bool:
-    """Record what the hypervisor says, unless an operation is live or it is known already.
+    """Record what the hypervisor says, unless an operation is live, was given up, or it is known already.
 
     With ``since``, the newest operation when the hypervisor was asked, also unless another has begun.
     """
@@ -275,7 +275,7 @@ async def observe(
             """update vms v set status = $3, desired = coalesce($4, desired),
                       ready_at = case when $3 = 'running' then ready_at end
                 where id = $1 and node = $2 and (status <> $3 or desired <> coalesce($4, desired))
-                  and status <> 'deleting' and ($5::bigint is null or operation_id = $5)
+                  and status not in ('deleting', 'error') and ($5::bigint is null or operation_id = $5)
                   and not exists (select 1 from operations o
                                    where o.vm_id = v.id and o.state in ('pending', 'running', 'undoing'))
                returning true""",

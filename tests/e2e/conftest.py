@@ -6,17 +6,18 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from api import Api, Json
-from guest import Guest
-from netns import THERE, OfficeDhcp, Outside
+from guest_login import Fleet
+from public_client import Api, Json
 from stack_run import StackRun, processes_of
+from surroundings import THERE, OfficeDhcp, Outside
 
 from terrace.stack import commands
+from terrace.stack.log_files import tail
 
 # Changes that make the guest agent and the power button's listener deaf for good.
 DEAF = """\
@@ -33,6 +34,21 @@ GUESTS: dict[str, dict[str, Any]] = {
     "left": {"labels": {"side": "left"}},
     "right": {"labels": {"side": "right"}},
 }
+
+
+_started = pytest.StashKey[StackRun]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failure shows what the nodes said last."""
+    report = yield
+    run = item.session.stash.get(_started, None)
+    if report.failed and run is not None and run.layout.log.is_dir():
+        for log in sorted(run.layout.log.glob("internal*.log")):
+            lines = [line[:400] for line in tail(log, 15).splitlines()]
+            report.sections.append((f"the end of {log.name}", "\n".join(lines)))
+    return report
 
 
 @pytest.fixture(scope="session")
@@ -70,7 +86,7 @@ def office(folder: Path) -> Iterator[OfficeDhcp]:
 
 
 @pytest.fixture(scope="session")
-def stack(folder: Path, image: Path, outside: Outside) -> Iterator[StackRun]:
+def stack(request: pytest.FixtureRequest, folder: Path, image: Path, outside: Outside) -> Iterator[StackRun]:
     """A running stack; nothing of it may be left when it has been taken down."""
     run = StackRun(
         {
@@ -85,6 +101,7 @@ def stack(folder: Path, image: Path, outside: Outside) -> Iterator[StackRun]:
             "TERRACE_NODE_DISK_GIB": "200",
         }
     )
+    request.session.stash[_started] = run
     before = _traces()
     try:
         run.up(image)
@@ -95,7 +112,7 @@ def stack(folder: Path, image: Path, outside: Outside) -> Iterator[StackRun]:
     assert not run.layout.var.exists(), sorted(run.layout.var.rglob("*"))
     assert processes_of(run.layout.var) == []
     assert _traces() == before
-    assert not run.layout.short_sockets.is_symlink()
+    assert str(folder) not in Path("/proc/self/mounts").read_text()
 
 
 def _traces() -> dict[str, Any]:
@@ -104,8 +121,6 @@ def _traces() -> dict[str, Any]:
     return {
         "links": sorted(link["ifname"] for link in commands.run_json("ip", "-j", "link")),
         "tables": sorted(item["table"]["name"] for item in listing if "table" in item),
-        "mounts": Path("/proc/self/mounts").read_text(),
-        "namespaces": sorted(path.name for path in Path("/run/netns").glob("*")),
         "forwarding": Path("/proc/sys/net/ipv4/ip_forward").read_text(),
     }
 
@@ -130,18 +145,6 @@ def key(folder: Path, api: Api) -> Path:
 def fleet(api: Api, key: Path) -> dict[str, Json]:
     """The guests of `GUESTS`, perhaps still booting."""
     return {name: api.create(name, 202, ssh_keys=["laptop"], **fields) for name, fields in GUESTS.items()}
-
-
-class Fleet:
-    """Guests by name, once they answer."""
-
-    def __init__(self, api: Api, key: Path) -> None:
-        self._api = api
-        self._key = key
-
-    def __call__(self, name: str) -> tuple[Json, Guest]:
-        vm = self._api.wait_ready(name)
-        return vm, Guest(vm["ip"], self._key)
 
 
 @pytest.fixture(scope="session")

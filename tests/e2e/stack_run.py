@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from api import Api
+from public_client import Api
 
 from terrace.stack import commands, hypervisor, postgres
 from terrace.stack.control import Control
@@ -77,7 +77,7 @@ class StackRun:
         listing = commands.run_json("nft", "-j", "list", "ruleset", "bridge")["nftables"]
         sets = [item["set"] for item in listing if item.get("set", {}).get("name") == "taps"]
         elements = [element for one in sets for element in one.get("elem", [])]
-        return {element["elem"]["val"] if isinstance(element, dict) else element for element in elements}
+        return {str(element["elem"]["val"]) if isinstance(element, dict) else str(element) for element in elements}
 
     def taps(self) -> set[str]:
         links = commands.run_json("ip", "-j", "link")

@@ -36,7 +36,8 @@ class Api:
         prefer = "respond-async" if status == 202 else "wait=60"
         answer = self.call("POST", "/vms", {"name": name, "cpu": 1, "ram_mib": 128, **fields}, Prefer=prefer)
         assert answer.status_code == status, answer.text
-        return answer.json()
+        made: Json = answer.json()
+        return made
 
     def vm(self, ref: str | int) -> Json:
         found: Json = self.get(f"/vms/{ref}")

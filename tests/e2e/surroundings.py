@@ -56,8 +56,8 @@ class Outside(Servers):
 
     def start_all(self) -> None:
         holder = self.start("holder", ["unshare", "--net", "sleep", "infinity"])
-        mine = os.stat("/proc/self/ns/net")
-        until(lambda: not os.path.samestat(os.stat(f"/proc/{holder.pid}/ns/net"), mine), "a namespace", 5)
+        mine = Path("/proc/self/ns/net").stat()
+        until(lambda: not os.path.samestat(Path(f"/proc/{holder.pid}/ns/net").stat(), mine), "a namespace", 5)
         inside = ["nsenter", "-t", str(holder.pid), "--net", "--"]
         ip("link", "add", "wan0", "type", "veth", "peer", "name", "wan1", "netns", str(holder.pid))
         ip("addr", "add", f"{HERE}/24", "dev", "wan0")

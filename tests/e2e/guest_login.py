@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 from polling import until
+from public_client import Api, Json
 
 BOOT_S = 120.0
 _OPTIONS = ("BatchMode=yes", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR")
@@ -38,3 +39,15 @@ class Guest:
             return (done.stdout.decode().strip(),) if done.returncode == 0 else None
 
         return until(look, f"{script!r} in {self.ip}", timeout_s, every_s=0.2)[0]
+
+
+class Fleet:
+    """Guests by name, once they answer."""
+
+    def __init__(self, api: Api, key: Path) -> None:
+        self._api = api
+        self._key = key
+
+    def __call__(self, name: str) -> tuple[Json, Guest]:
+        vm = self._api.wait_ready(name)
+        return vm, Guest(vm["ip"], self._key)

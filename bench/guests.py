@@ -1,0 +1,112 @@
+"""How soon a real guest has started and answers, beside the bare floor of the same guest."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench import floor, load, processes
+from bench.client import Connection
+from bench.report import Aim, Row, Section
+from bench.stack import Stack
+from internal_api.domain_xml import detect_domain_type
+
+_BOOT_S = 120.0
+_PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f bench"
+
+
+@dataclass(slots=True)
+class Times:
+    """Seconds from the request to the started domain, and to the guest's SSH banner."""
+
+    started: list[float] = field(default_factory=list)
+    answering: list[float] = field(default_factory=list)
+
+
+async def measure(stack: Stack, rounds: int) -> list[Section]:
+    """Both ways in turn, one guest at a time, so that they meet the same machine."""
+    libvirtd_mib = [mib for name, mib in processes.memory_mib(stack.roots()).items() if name.startswith("hv")]
+    directory = stack.settings.var / "floor"
+    directory.mkdir()
+    await _warm_up(stack)
+    bare, terrace = Times(), Times()
+    for number in range(1, rounds + 1):
+        await _bare(stack, number, directory, bare)
+        await _through_terrace(stack, number, terrace)
+    rows = []
+    for name, of_bare, of_terrace, aim in (
+        ("started", bare.started, terrace.started, Aim(high=1.2)),
+        ("SSH answers", bare.answering, terrace.answering, None),
+    ):
+        rows.append(Row(f"{name}: qemu-img create, virsh define, virsh start", statistics.median(of_bare), "s"))
+        rows.append(Row(f"{name}: POST /api/v1/vms", statistics.median(of_terrace), "s"))
+        rows.append(
+            Row(f"{name}: POST in the bare floor", statistics.median(of_terrace) / statistics.median(of_bare), "×", aim)
+        )
+    rows.append(Row("memory of one libvirtd without guests", statistics.mean(libvirtd_mib), "MiB"))
+    kind = f"{floor.CPU} CPU, {floor.RAM_MIB} MiB, {floor.DISK_GIB} GiB"
+    how = (
+        f"Guests of {kind} on real QEMU ({detect_domain_type()}), one at a time, {rounds} of each kind in turn; "
+        "medians. The floor's XML is of the same kind and its seed was made beforehand."
+    )
+    return [Section("Real guests", how, rows)]
+
+
+async def _warm_up(stack: Stack) -> None:
+    """One create on each node: its image must be there, and libvirt's and QEMU's pages in memory."""
+    for number in range(1, 2 * stack.settings.nodes + 1):
+        await _through_terrace(stack, -number, Times(), boot=False)
+
+
+async def _bare(stack: Stack, number: int, directory: Path, times: Times) -> None:
+    guest = floor.prepare(stack, number, _PUBLIC_KEY, directory)
+    began = time.perf_counter()
+    await asyncio.to_thread(guest.start)
+    times.started.append(time.perf_counter() - began)
+    await _ssh_answers(guest.ip)
+    times.answering.append(time.perf_counter() - began)
+    guest.remove()
+
+
+async def _through_terrace(stack: Stack, number: int, times: Times, *, boot: bool = True) -> None:
+    name = f"vm-{number}" if number > 0 else f"warm-{-number}"
+    vm = {
+        "name": name,
+        "cpu": floor.CPU,
+        "ram_mib": floor.RAM_MIB,
+        "disk_gib": floor.DISK_GIB,
+        "ssh_keys": [_PUBLIC_KEY],
+    }
+    request = stack.endpoint.request("POST", "/api/v1/vms", json.dumps(vm).encode())
+    connection = await Connection.open(stack.endpoint.host, stack.endpoint.port)
+    began = time.perf_counter()
+    answer = await connection.send(request)
+    times.started.append(time.perf_counter() - began)
+    connection.close()
+    if answer.status != 201:
+        raise RuntimeError(f"POST answered {answer.status}: {answer.body.decode()}")
+    if boot:
+        await _ssh_answers(json.loads(answer.body)["ip"])
+        times.answering.append(time.perf_counter() - began)
+    removal = stack.endpoint.request("DELETE", f"/api/v1/vms/{name}")
+    (await load.run(stack.endpoint, iter([removal]), clients=1, most_s=60.0)).expect(204)
+
+
+async def _ssh_answers(ip: str) -> None:
+    """Until a server says ``SSH-`` (RFC 4253, section 4.2); raises TimeoutError."""
+    async with asyncio.timeout(_BOOT_S):
+        while True:
+            try:
+                async with asyncio.timeout(0.5):
+                    reader, writer = await asyncio.open_connection(ip, 22)
+                    greeting = await reader.readline()
+            except (OSError, TimeoutError):
+                await asyncio.sleep(0.02)
+                continue
+            writer.close()
+            if greeting.startswith(b"SSH-"):
+                return

@@ -1,0 +1,196 @@
+"""The bench of every kind of operation: a real node and a real database, with drivers that live in files."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import multiprocessing
+import signal
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import orjson
+from support.node_world import (
+    Cloud,
+    give_image,
+    qcow2,
+    seed_cloud,
+    settings,
+    start_node,
+    world_of,
+)
+from support.polling import eventually
+from support.postgres import Connection, Database
+
+from internal_api import change
+from internal_api.caller import Caller
+from internal_api.claim import claim_vm
+from internal_api.node import Node
+from internal_api.routes import images as image_routes
+from terrace.api.vm import ActionBody, VmCreate
+from terrace.engine.testing import Faults, World
+from terrace.store import operations
+from terrace.store.idempotency import Key
+from terrace.store.operations import COLUMNS, Event, Operation
+from terrace.types import Identity
+from terrace.vm_state import Action
+
+# a child that is to be killed is forked from a server that has imported everything already
+_processes = multiprocessing.get_context("forkserver")
+_processes.set_forkserver_preload(["fake_bench"])
+IMAGE = qcow2(seed=7)
+
+
+class FakeBench:
+    """Implements ``terrace.engine.testing.Bench``."""
+
+    def __init__(self, kind: str, database: Database, folder: Path, image_url: str) -> None:
+        self.kind = kind
+        self.faults = Faults(kind)
+        self._database = database
+        self._folder = folder
+        self._image_url = image_url
+        self._settings = settings(database, folder)
+        self._who: Identity | None = None
+        self._node: Node | None = None
+        self._conn: Connection | None = None
+
+    @property
+    def node(self) -> Node:
+        assert self._node is not None
+        return self._node
+
+    @property
+    def conn(self) -> Connection:
+        assert self._conn is not None
+        return self._conn
+
+    @property
+    def who(self) -> Identity:
+        assert self._who is not None
+        return self._who
+
+    async def open(self) -> None:
+        """Connect, and start the node."""
+        self._conn = await self._database.connect()
+        self._node = await start_node(self._settings, self.faults)
+        found = await self.conn.fetchrow("select project_id, id from tokens")
+        if found is not None:
+            self._who = Identity(found[0], found[1], "admin")
+
+    async def prepare(self) -> None:
+        """Make what the operation is to work on."""
+        cloud: Cloud = await seed_cloud(self.conn)
+        self._who = cloud.who
+        assert self._settings.fake_dir is not None
+        await give_image(self.conn, cloud, "hv1", self._settings.fake_dir)
+        if self.kind not in ("vm_create", "image_import", "image_remove"):
+            assert (await self.do("vm_create")).state == "succeeded"
+        if self.kind == "vm_start":
+            assert (await self.do("vm_poweroff")).state == "succeeded"
+        if self.kind == "image_remove":
+            assert (await self.do("image_import")).state == "succeeded"
+
+    async def close(self) -> None:
+        if self._node is not None:
+            await self._node.stop()
+            self._node = None
+        if self._conn is not None:
+            await self._conn.close()
+            self._conn = None
+
+    async def world(self) -> World:
+        assert self._settings.fake_dir is not None
+        return await world_of(self.conn, [self._settings.fake_dir])
+
+    async def run(self) -> Operation:
+        return await self.do(self.kind)
+
+    async def do(self, kind: str) -> Operation:
+        """Begin an operation of any kind, and wait for its end."""
+        await self.begin(kind)
+        return await self.ended(kind)
+
+    async def begin(self, kind: str, timeout_s: int = 60) -> Operation | None:
+        """Begin an operation as the routes do."""
+        key = self._key(kind)
+        match kind:
+            case "vm_create":
+                body = VmCreate(name="vm1", cpu=2, ram_mib=1024, disk_gib=10)
+                op: Operation | None = (await claim_vm(self.node.host, self.who, body, key, "request")).operation
+            case "vm_delete":
+                op = self._heed(await change.begin_delete(self.node.host, self.who, "vm1", key, "request"))
+            case "image_import":
+                await image_routes.create(self._caller(kind, {"name": "other", "url": self._image_url}), self.node)
+                return None
+            case "image_remove":
+                await image_routes.delete("other", self._caller(kind, {}), self.node)
+                return None
+            case _:
+                action, body_ = Action(kind.removeprefix("vm_")), ActionBody(timeout_s=timeout_s)
+                op = self._heed(
+                    await change.begin_action(self.node.host, self.who, "vm1", action, body_, key, "request")
+                )
+        if op is not None:
+            self.node.submit(op)
+        return op
+
+    def _heed(self, begun: change.Begun) -> Operation | None:
+        if begun.superseded is not None:
+            self.node.interrupted(begun.superseded)
+        return begun.operation
+
+    async def ended(self, kind: str) -> Operation:
+        """The newest operation of a kind, once it has ended."""
+
+        async def look() -> Operation | None:
+            op = (await self._newest(kind))[0]
+            return None if op.state in operations.LIVE else op
+
+        found = await eventually(look, within_s=30.0, every_s=0.005)
+        assert found is not None
+        return found
+
+    async def newest(self) -> tuple[Operation, Sequence[Event]]:
+        return await self._newest(self.kind)
+
+    async def _newest(self, kind: str) -> tuple[Operation, Sequence[Event]]:
+        row = await self.conn.fetchrow(f"select {COLUMNS} from operations where kind = $1 order by id desc", kind)
+        assert row is not None, f"no {kind} has begun"
+        op = Operation(*row)
+        return op, (await operations.list_events(self.conn, [op.id]))[op.id]
+
+    async def run_until_killed(self, faults: Faults) -> None:
+        await self.close()
+        victim = _processes.Process(
+            target=_begin_and_die,
+            args=(self.kind, self._database, self._folder, self._image_url, faults.planned),
+        )
+        victim.start()
+        try:
+            await asyncio.to_thread(victim.join, 30.0)
+            assert victim.exitcode == -signal.SIGKILL, f"the process ended with {victim.exitcode}"
+        finally:
+            if victim.is_alive():
+                victim.kill()
+        await self.open()
+        await self.ended(self.kind)
+
+    def _key(self, kind: str) -> Key:
+        return Key(self.who.project_id, f"TEST {kind}", f"key-{kind}", hashlib.sha256(kind.encode()).digest())
+
+    def _caller(self, kind: str, body: dict[str, Any]) -> Caller:
+        return Caller(self.who, orjson.dumps(body), self._key(kind), "request", 0.0)
+
+
+def _begin_and_die(kind: str, database: Database, folder: Path, image_url: str, planned: dict[Any, Any]) -> None:
+    asyncio.run(_die(FakeBench(kind, database, folder, image_url), planned))
+
+
+async def _die(bench: FakeBench, planned: dict[Any, Any]) -> None:
+    await bench.open()
+    bench.faults.planned.update(planned)
+    with suppress(AssertionError):
+        await bench.do(bench.kind)
