@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import orjson
 from starlette.responses import Response
 
 from internal_api.caller import Caller
@@ -22,11 +21,12 @@ async def run(
     async def once(conn: Conn) -> bytes | None:
         earlier = await idempotency.take(conn, caller.key)
         if earlier is not None and earlier.response is not None:
-            body = earlier.response["body"]
-            return None if body is None else orjson.dumps(body)
+            body: str | None = earlier.response["body"]
+            return None if body is None else body.encode()
         view = await work(conn)
         text = None if view is None else dumps(view)
-        await idempotency.settle(conn, caller.key, response={"body": None if text is None else orjson.loads(text)})
+        # as text: jsonb would not keep the order of its keys
+        await idempotency.settle(conn, caller.key, response={"body": None if text is None else text.decode()})
         return text
 
     text = await in_transaction(pool, once)

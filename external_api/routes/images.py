@@ -66,11 +66,11 @@ async def create(
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if kind == "application/octet-stream":
         if name is None:
-            raise TerraceError("invalid_request", "name: is required", fields=(("name", "is required"),))
+            raise TerraceError("invalid_request", "name: is required in the query of an upload.", fields=(("name", "is required"),))
         try:
             check_name(name)
         except ValueError as exc:
-            raise TerraceError("invalid_request", f"name: {exc}", fields=(("name", str(exc)),)) from None
+            raise TerraceError("invalid_request", f"name: {exc}.", fields=(("name", str(exc)),)) from None
         given = {"name": name, "format": format, "checksum": checksum}
         # the query is signed: it must be written as the client beneath writes it
         query = urlencode({field: value for field, value in given.items() if value is not None}, safe=":")

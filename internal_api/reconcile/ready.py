@@ -109,10 +109,11 @@ class ReadyWatch:
         if not (agent or await self._address_answers(waiting)):
             return
         async with self._host.pool.acquire() as conn:
-            await vms.set_ready(conn, vm.id, self._host.node)
+            news = await vms.set_ready(conn, vm.id, self._host.node)
         if vm.ip is not None:
             self._waiting.pop(vm.uuid, None)
-        _log.info("vm_ready", vm=vm.id, by="agent" if agent else "address")
+        if news:
+            _log.info("vm_ready", vm=vm.id, by="agent" if agent else "address")
 
     async def _address_answers(self, waiting: _Waiting) -> bool:
         ip = waiting.vm.ip

@@ -98,7 +98,7 @@ async def upload(
     try:
         check_name(name)
     except ValueError as exc:
-        raise TerraceError("invalid_request", f"name: {exc}") from None
+        raise TerraceError("invalid_request", f"name: {exc}.") from None
     host = node.host
     async with host.pool.acquire() as conn:
         taken = await images.find(conn, caller.identity.project_id, name) is not None

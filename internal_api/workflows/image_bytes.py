@@ -83,8 +83,8 @@ async def download(host: Host, url: str) -> AsyncIterator[bytes]:
                 raise Permanent("image_download_failed", f"The image's server answered {response.status_code}.")
             async for chunk in response.aiter_bytes(_CHUNK):
                 yield chunk
-    except httpx.InvalidURL as exc:  # of a redirect
-        raise Permanent("image_download_failed", "The image's server points to no usable URL.") from exc
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.TooManyRedirects) as exc:
+        raise Permanent("image_download_failed", "The image's server redirects to no usable URL.") from exc
     except httpx.HTTPError as exc:
         raise Transient(
             "image_download_failed", "The image could not be downloaded from its URL.", internal=repr(exc)

@@ -7,6 +7,7 @@ incarnation, and every save names it, so that a worker that was thought dead can
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -27,6 +28,7 @@ _LOOK_EVERY_S = 5.0
 _BATCH = 64
 _LONGEST_BACKOFF = 150  # times the first one
 _REST_S = 1.0  # after a failure of the database
+_TELL_AFTER_S = 0.3  # a first step that is done by then needs no statement to say that it has begun
 
 Probe = Callable[[Operation, str, str, str], Awaitable[None]]  # operation, step, "do"|"undo", "before"|"after"
 Finished = Callable[[Operation], Awaitable[None]]
@@ -197,12 +199,25 @@ class Worker:
         delay = max(0.0, (op.run_after - datetime.now(UTC)).total_seconds())
         if delay:
             await run.sleep(min(delay, 60.0))
-        if op.state == "pending":
-            op.state = "running"
-        while op.state in ("running", "undoing"):
-            run.leave_if_interrupted()
-            move = self._do if op.state == "running" else self._undo
-            await move(workflow, workflow.steps[op.cursor], subject, run)
+        telling = asyncio.create_task(self._tell_running(op.id)) if op.state == "pending" else None
+        try:
+            if telling is not None:
+                op.state = "running"
+            while op.state in ("running", "undoing"):
+                run.leave_if_interrupted()
+                move = self._do if op.state == "running" else self._undo
+                await move(workflow, workflow.steps[op.cursor], subject, run)
+        finally:
+            if telling is not None:
+                telling.cancel()
+
+    async def _tell_running(self, op_id: OperationId) -> None:
+        """Show an operation whose first step takes its time; the others' first save does."""
+        began = datetime.now(UTC)
+        await asyncio.sleep(_TELL_AFTER_S)
+        with contextlib.suppress(*DATABASE_ERRORS):
+            async with self._pool.acquire() as conn:
+                await operations.mark_running(conn, op_id, self._incarnation, began)
 
     async def _do(self, workflow: Workflow[Any], step: Step[Any], subject: Any, run: Run) -> None:
         op = run.op

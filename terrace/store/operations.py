@@ -180,6 +180,17 @@ async def save(
     )
 
 
+async def mark_running(conn: Conn, op_id: OperationId, incarnation: int, since: datetime) -> None:
+    """Show a pending operation as begun, while its first step takes its time."""
+    await conn.execute(
+        f"""update operations o set state = 'running', started_at = $3
+             where o.id = $1 and o.state = 'pending' and {_OURS}""",
+        op_id,
+        incarnation,
+        since,
+    )
+
+
 async def list_live(
     conn: Conn, node: str, incarnation: int, excluding: Sequence[int], limit: int
 ) -> list[tuple[OperationId, VmId | None]]:

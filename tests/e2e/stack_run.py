@@ -85,8 +85,9 @@ class StackRun:
 
     def placements(self) -> set[int]:
         """Ids of the VMs that Redis knows."""
-        port = str(self.settings.ports.redis)
-        keys = commands.run("redis-cli", "-p", port, "--raw", "keys", "placement:*").split()
+        command = ("redis-cli", "-p", str(self.settings.ports.redis), "--raw", "keys", "placement:*")
+        password = (self.layout.secrets / "redis.password").read_text()
+        keys = commands.run(*command, env={"REDISCLI_AUTH": password}).split()
         return {int(key.rpartition(":")[2]) for key in keys}
 
     def sql(self, query: str) -> list[Any]:

@@ -66,7 +66,13 @@ class Outside(Servers):
         commands.run(*inside, "ip", "link", "set", "wan1", "up")
         (self.folder / "hello").write_text("the outside world\n")
         dns = ["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--pid-file="]
-        dns += ["--user=root", "--bind-interfaces", f"--listen-address={THERE}", f"--address=/{OUTSIDE_NAME}/{THERE}"]
+        dns += [
+            "--user=root",
+            "--bind-interfaces",
+            f"--listen-address={THERE}",
+            f"--host-record={OUTSIDE_NAME},{THERE}",
+        ]
+        dns += [f"--local=/{OUTSIDE_NAME}/"]
         self.start("dns", [*inside, *dns])
         self.start("web", [*inside, sys.executable, "-m", "http.server", "--bind", THERE, "80"])
 
@@ -78,8 +84,10 @@ class OfficeDhcp(Servers):
         ip("link", "add", OFFICE, "type", "bridge", "forward_delay", "0", "stp_state", "0")
         ip("addr", "add", "10.99.0.1/24", "dev", OFFICE)
         ip("link", "set", OFFICE, "up")
+        self._leases = self.folder / "leases"
+        self._leases.touch()
         script = self.folder / "on-lease"
-        script.write_text(f'#!/bin/sh\necho "$1 $2 $3 $(date +%s.%N)" >>{self.folder}/leases\n')
+        script.write_text(f'#!/bin/sh\necho "$1 $2 $3 $(date +%s.%N)" >>{self._leases}\n')
         script.chmod(0o755)
         command = ["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--pid-file=", "--user=root"]
         command += ["--bind-interfaces", f"--interface={OFFICE}", "--dhcp-range=10.99.0.100,10.99.0.200,5m"]
@@ -88,8 +96,13 @@ class OfficeDhcp(Servers):
 
     def leased_at(self, address: str) -> float:
         """The moment (epoch, seconds) when an address was first given."""
-        lines = [line.split() for line in (self.folder / "leases").read_text().splitlines()]
-        return min(float(at) for verb, _, given, at in lines if given == address and verb != "del")
+
+        def look() -> list[float]:
+            lines = [line.split() for line in self._leases.read_text().splitlines()]
+            return [float(at) for verb, _, given, at in lines if given == address and verb != "del"]
+
+        # dnsmasq tells it after the acknowledgement, so it may be known elsewhere before
+        return min(until(look, f"a lease of {address}", 5))
 
     def stop(self) -> None:
         super().stop()

@@ -28,7 +28,7 @@ def test_a_guest_that_hears_nothing(api: Api, stack: StackRun, guest_of: Fleet) 
 
     api.act("deaf", "start")
     stop = api.begin("deaf", "stop", {"timeout_s": 60})
-    until(lambda: api.operation(stop["id"])["state"] == "running", "the stop waits", 5)
+    assert until(lambda: api.operation(stop["id"])["state"] == "running", "the stop waits", 2)
     vm, operation, took = api.act("deaf", "poweroff")
     assert took < 1.5
     assert (vm["status"], operation["result"]) == ("stopped", {"method": "poweroff"})

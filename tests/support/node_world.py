@@ -114,7 +114,7 @@ def settings(database: Database, folder: Path, node: str = "hv1", **more: Any) -
         "disk_gib": 100,
         "cpu_overcommit": 1.0,
         "disk_overcommit": 1.0,
-        "retry_backoff_s": 0.002,
+        "retry_backoff_s": 0.0001,
         "heartbeat_s": 5.0,
         **more,
     }
