@@ -96,9 +96,8 @@ async def begin_own_start(host: Host, vm: OwnedVm) -> Operation | None:
         locked = await vms.lock(conn, vm.project_id, vm.id)
         if locked is None or locked.desired != "running" or await operations.find_live_of_vm(conn, vm.id):
             return None
-        operation = await operations.insert(conn, _new(host, locked, "vm_start", None, "node-start", None))
-        await vms.begin_change(conn, vm.id, operation.id, during=VmStatus.STARTING, desired="running")
-        return operation
+        new = _new(host, locked, "vm_start", None, "node-start", None, during=VmStatus.STARTING, desired="running")
+        return await operations.insert(conn, new)
 
     return await in_transaction(host.pool, work)
 
@@ -150,15 +149,25 @@ async def _begin(
     desired: str,
     timeout_s: int | None,
 ) -> Begun:
-    operation = await operations.insert(conn, _new(host, vm, kind, who, request_id, timeout_s))
-    await vms.begin_change(conn, vm.id, operation.id, during=during, desired=desired)
+    new = _new(host, vm, kind, who, request_id, timeout_s, during=during, desired=desired)
+    operation = await operations.insert(conn, new)
     await idempotency.settle(conn, key, operation_id=operation.id)
     if vm.node != host.node:
         await operations.notify(conn, wake_channel(vm.node), "wake")
     return Begun(vm.id, operation, superseded, inserted=True)
 
 
-def _new(host: Host, vm: Vm, kind: str, who: Identity | None, request_id: str, timeout_s: int | None) -> NewOperation:
+def _new(
+    host: Host,
+    vm: Vm,
+    kind: str,
+    who: Identity | None,
+    request_id: str,
+    timeout_s: int | None,
+    *,
+    during: VmStatus | None,
+    desired: str,
+) -> NewOperation:
     return NewOperation(
         kind=kind,
         project_id=vm.project_id,
@@ -171,4 +180,6 @@ def _new(host: Host, vm: Vm, kind: str, who: Identity | None, request_id: str, t
         vm_name=vm.name,
         epoch=vm.epoch,
         params={"timeout_s": timeout_s} if timeout_s else {},
+        during=during,
+        desired=desired,
     )

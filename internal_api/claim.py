@@ -62,12 +62,14 @@ async def _claim(
     image = await _image(conn, who, body)
     network = await _network(conn, body)
     keys = await _ssh_keys(conn, who, body)
-    if not await nodes.claim(conn, host.node, host.incarnation, body.cpu, body.ram_mib):
+    has_cpu_and_ram, has_disk = await nodes.claim(
+        conn, host.node, host.incarnation, host.pool_id, cpu=body.cpu, ram_mib=body.ram_mib, disk_gib=body.disk_gib
+    )
+    if not (has_cpu_and_ram and has_disk):
         await _refuse_if_impossible(conn, body)
+        if has_cpu_and_ram:
+            raise Refused("disk")
         raise Refused(await nodes.why_refused(conn, host.node, host.incarnation, body.cpu, body.ram_mib))
-    if not await nodes.claim_disk(conn, host.pool_id, body.disk_gib):
-        await _refuse_if_impossible(conn, body)
-        raise Refused("disk")
     inserted = await vms.insert_with_address(
         conn,
         vms.NewVm(
@@ -108,7 +110,6 @@ async def _claim(
             cursor=1,  # the claim itself is step 0
         ),
     )
-    await vms.begin_change(conn, vm_id, operation.id, during=None, desired="running")
     await idempotency.settle(conn, key, operation_id=operation.id)
     return Claimed(operation, vm_id, repeated=False)
 

@@ -32,7 +32,7 @@ def configure(service: str, node: str, log_format: str, level: str) -> None:
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(),
+        logger_factory=structlog.WriteLoggerFactory(),  # one write for each line; print would make two
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stdout)

@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import uuid
 from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from terrace.errors import TerraceError
+from terrace.problems import problem
 from terrace.settings import CommonSettings
+
+
+class _Protocol(HttpToolsProtocol):
+    """Answers also what is not HTTP (or a method that nobody knows) with a problem document."""
+
+    def send_400_response(self, msg: str) -> None:
+        error = TerraceError("bad_request", "The request is not valid HTTP, or of an unknown method.")
+        answer = problem(error, str(uuid.uuid4()))
+        head = f"content-type: {answer.media_type}\r\ncontent-length: {len(answer.body)}\r\nconnection: close"
+        self.transport.write(f"HTTP/1.1 400 Bad Request\r\n{head}\r\n\r\n".encode() + bytes(answer.body))
+        self.transport.close()
 
 
 class _Server(uvicorn.Server):
@@ -33,7 +48,7 @@ def run(app: FastAPI, settings: CommonSettings, on_exit: Callable[[], None] = la
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http="httptools",
+        http=_Protocol,
         access_log=False,
         log_config=None,
         timeout_graceful_shutdown=10,

@@ -41,7 +41,8 @@ async def _ask_to_go(work: VmWork, run: Run, gone: asyncio.Event, *, reboot: boo
     method: str | None = None
     while (now := time.monotonic()) < started + timeout_s:
         if now >= ask_again_at:
-            if method is None and await hypervisor.shutdown_by_agent(domain, reboot=reboot):
+            # an agent that hangs keeps its caller for seconds: too long for a power off that waits behind
+            if method is None and await run.unless_interrupted(hypervisor.shutdown_by_agent(domain, reboot=reboot)):
                 method, ask_again_at = "agent", started + timeout_s / 2
             else:
                 await hypervisor.shutdown_by_acpi(domain)

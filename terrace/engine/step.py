@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -11,6 +11,7 @@ from terrace.db import Conn
 from terrace.store.operations import Operation
 
 C = TypeVar("C")
+T = TypeVar("T")
 
 
 class Superseded(Exception):
@@ -89,6 +90,19 @@ class Run:
         """Raise Superseded when the operation is no longer wanted, or its worker is told to end."""
         if self.interrupted.is_set():
             raise Superseded
+
+    async def unless_interrupted(self, asking: Coroutine[Any, Any, T]) -> T:
+        """What ``asking`` returns; raises Superseded, and asks no longer, when interrupted."""
+        asked = asyncio.ensure_future(asking)
+        interruption = asyncio.ensure_future(self.interrupted.wait())
+        try:
+            await asyncio.wait([asked, interruption], return_when=asyncio.FIRST_COMPLETED)
+            if not asked.done():
+                raise Superseded
+            return asked.result()
+        finally:
+            asked.cancel()
+            interruption.cancel()
 
     async def sleep(self, seconds: float) -> None:
         """Sleep; raises Superseded when interrupted."""

@@ -5,7 +5,7 @@ import shutil
 import signal
 from pathlib import Path
 
-from terrace.stack import guests, host_network, namespace, process_record
+from terrace.stack import guest_filters, guests, host_network, namespace, process_record
 from terrace.stack.control import Control
 from terrace.stack.errors import StackError
 from terrace.stack.layout import Layout
@@ -86,8 +86,9 @@ def _stop_services(control: Control, keep: set[str]) -> bool:
 
 
 def remove_network(settings: StackSettings) -> None:
-    """Bridge, tables and namespace, if they are ours."""
+    """Bridge and tables, if they are ours."""
     if settings.profile == "qemu" and os.geteuid() == 0 and namespace.is_inside(settings):
+        guest_filters.remove(settings)
         host_network.remove(settings)
 
 

@@ -155,32 +155,33 @@ async def beat(conn: Conn, name: str, incarnation: int) -> Pulse | None:
     return Pulse(row[0], row[1], float(row[2] or 0.0)) if row else None
 
 
-async def claim(conn: Conn, name: str, incarnation: int, cpu: int, ram_mib: int) -> bool:
-    """Claim cpu and memory on a node, if it is active and has them."""
-    return bool(
-        await conn.fetchval(
-            f"""update nodes n set cpu_claimed = cpu_claimed + $3, ram_claimed_mib = ram_claimed_mib + $4
-                where name = $1 and incarnation = $2 and state = 'active'
-                  and cpu_claimed + $3 <= {_CPU} and ram_claimed_mib + $4 <= {_RAM}
-               returning true""",
-            name,
-            incarnation,
-            cpu,
-            ram_mib,
-        )
-    )
+async def claim(
+    conn: Conn, name: str, incarnation: int, pool_id: PoolId, *, cpu: int, ram_mib: int, disk_gib: int
+) -> tuple[bool, bool]:
+    """Claim cpu and memory on a node, if it is active and has them, and then disk on a pool, if it has it.
 
-
-async def claim_disk(conn: Conn, pool_id: PoolId, disk_gib: int) -> bool:
-    """Claim disk on a pool, if it has it."""
-    return bool(
-        await conn.fetchval(
-            f"""update pools p set claimed_gib = claimed_gib + $2
-                where id = $1 and claimed_gib + $2 <= {_DISK} returning true""",
-            pool_id,
-            disk_gib,
-        )
+    Says of both whether they were claimed; the caller rolls back unless both were.
+    """
+    row = await conn.fetchrow(
+        f"""with node as (
+                update nodes n set cpu_claimed = cpu_claimed + $4, ram_claimed_mib = ram_claimed_mib + $5
+                 where name = $1 and incarnation = $2 and state = 'active'
+                   and cpu_claimed + $4 <= {_CPU} and ram_claimed_mib + $5 <= {_RAM}
+                returning true),
+             pool as (
+                update pools p set claimed_gib = claimed_gib + $6
+                 where id = $3 and exists (select from node) and claimed_gib + $6 <= {_DISK}
+                returning true)
+           select exists (select from node), exists (select from pool)""",
+        name,
+        incarnation,
+        pool_id,
+        cpu,
+        ram_mib,
+        disk_gib,
     )
+    assert row is not None
+    return row[0], row[1]
 
 
 async def why_refused(conn: Conn, name: str, incarnation: int, cpu: int, ram_mib: int) -> str:

@@ -71,6 +71,8 @@ class NewOperation:
     epoch: int = 1
     cursor: int = 0
     params: Mapping[str, Any] = field(default_factory=dict)
+    during: str | None = None  # the VM's status while it runs, when that is another one
+    desired: str | None = None  # what is wanted of the VM from now on, when that changes
 
 
 COLUMNS = """id, kind, project_id, vm_id, vm_name, image_id, node, epoch, origin, params, steps, cursor, state,
@@ -78,7 +80,7 @@ COLUMNS = """id, kind, project_id, vm_id, vm_name, image_id, node, epoch, origin
 
 
 async def insert(conn: Conn, new: NewOperation) -> Operation:
-    """Insert a pending operation; with ``cursor=1`` its first step is done by the insertion itself.
+    """Insert a pending operation, its VM's newest; with ``cursor=1`` its first step is done by that.
 
     Raises asyncpg.UniqueViolationError when its VM has a live operation.
     """
@@ -87,6 +89,10 @@ async def insert(conn: Conn, new: NewOperation) -> Operation:
                 insert into operations (kind, project_id, vm_id, vm_name, image_id, node, epoch, origin, params,
                                         steps, cursor, state, token_id, request_id)
                 values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'pending', $12, $13) returning *),
+             newest as (
+                update vms set operation_id = op.id, status = coalesce($14, status), desired = coalesce($15, desired),
+                               error = null
+                  from op where vms.id = op.vm_id),
              claimed as (
                 insert into operation_events (operation_id, step, phase, ok, attempt, started_at, duration_ms)
                 select id, steps[1], 'do', true, 1, now(),
@@ -105,6 +111,8 @@ async def insert(conn: Conn, new: NewOperation) -> Operation:
         new.cursor,
         new.token_id,
         new.request_id,
+        new.during,
+        new.desired,
     )
     assert row is not None
     return Operation(*row)

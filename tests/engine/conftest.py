@@ -55,11 +55,9 @@ _undisturbed: dict[str, tuple[World, World]] = {}
 async def worlds(kind: str, tmp_path_factory: pytest.TempPathFactory, image_url: str) -> tuple[World, World]:
     """The worlds before and after an undisturbed operation of the test's ``kind``; each is made once."""
     if kind not in _undisturbed:
-        cluster = shared_cluster()
-        database = await asyncio.to_thread(cluster.create)
+        database = await shared_cluster().create_here()
         async with opened(FakeBench(kind, database, tmp_path_factory.mktemp("calm"), image_url)) as bench:
             before = await bench.world()
             assert (await bench.run()).state == "succeeded"
             _undisturbed[kind] = (before, await bench.world())
-        await asyncio.to_thread(cluster.drop, database)
     return _undisturbed[kind]

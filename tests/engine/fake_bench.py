@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import multiprocessing
 import signal
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from internal_api.claim import claim_vm
 from internal_api.node import Node
 from internal_api.routes import images as image_routes
 from terrace.api.vm import ActionBody, VmCreate
-from terrace.engine.testing import Faults, World
+from terrace.engine.testing import Faults, Point, World
 from terrace.store import operations
 from terrace.store.idempotency import Key
 from terrace.store.operations import COLUMNS, Event, Operation
@@ -43,16 +43,30 @@ _processes.set_forkserver_preload(["fake_bench"])
 IMAGE = qcow2(seed=7)
 
 
+class Probe(Faults):
+    """Faults, and whatever else a test wants to happen at a point of an operation."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(kind)
+        self.hooks: dict[tuple[str, Point], Callable[[], Awaitable[object]]] = {}
+
+    async def __call__(self, op: Operation, step: str, phase: str, moment: str) -> None:
+        hook = self.hooks.get((op.kind, Point(step, phase, moment)))
+        if hook is not None:
+            await hook()
+        await super().__call__(op, step, phase, moment)
+
+
 class FakeBench:
     """Implements ``terrace.engine.testing.Bench``."""
 
-    def __init__(self, kind: str, database: Database, folder: Path, image_url: str) -> None:
+    def __init__(self, kind: str, database: Database, folder: Path, image_url: str, **more: Any) -> None:
         self.kind = kind
-        self.faults = Faults(kind)
+        self.faults = Probe(kind)
         self._database = database
         self._folder = folder
         self._image_url = image_url
-        self._settings = settings(database, folder)
+        self._settings = settings(database, folder, **more)
         self._who: Identity | None = None
         self._node: Node | None = None
         self._conn: Connection | None = None
@@ -104,6 +118,11 @@ class FakeBench:
     async def world(self) -> World:
         assert self._settings.fake_dir is not None
         return await world_of(self.conn, [self._settings.fake_dir])
+
+    async def claim(self, name: str) -> Operation:
+        """Claim a VM, and leave its operation to whoever finds it."""
+        body = VmCreate(name=name, cpu=1, ram_mib=64, disk_gib=1)
+        return (await claim_vm(self.node.host, self.who, body, self._key(f"vm_create {name}"), "request")).operation
 
     async def run(self) -> Operation:
         return await self.do(self.kind)

@@ -11,16 +11,19 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
+import httpx
 import orjson
 from support.postgres import Connection, Database
 
 from internal_api import node as node_module
 from internal_api.drivers.build import Drivers, build_drivers
 from internal_api.drivers.fake import FakeNetwork, FakeStorage
+from internal_api.host import Host
 from internal_api.node import Node
 from internal_api.settings import InternalSettings
 from terrace.engine.worker import Probe
-from terrace.store import images, networks, tokens
+from terrace.placement import Placement
+from terrace.store import images, networks, nodes, tokens
 from terrace.types import Identity, ImageId, NetworkId, ProjectId, TokenId
 
 _OPAQUE = ("blobs", "image-files")  # a seed's checksum is another one in every world
@@ -130,6 +133,28 @@ def use_fake_network() -> None:
         return Drivers(made.hypervisor, made.storage, FakeNetwork(wanted.fake_dir))
 
     node_module.build_drivers = drivers
+
+
+async def bare_host(database: Database, folder: Path, node: str = "hv1", **more: Any) -> Host:
+    """What claims and changes need of a node; no worker runs, and its drivers are not connected."""
+    wanted = settings(database, folder, node, **more)
+    pool = await database.pool()
+    async with pool.acquire() as conn:
+        incarnation = await nodes.register(conn, node, wanted.node_url, wanted.capacity())
+        pool_id = await nodes.ensure_pool(conn, f"fake-{node}", "fake", node, wanted.capacity())
+    drivers = build_drivers(wanted)
+    return Host(
+        settings=wanted,
+        pool=pool,
+        pool_id=pool_id,
+        incarnation=incarnation,
+        hypervisor=drivers.hypervisor,
+        storage=drivers.storage,
+        network=drivers.network,
+        placement=Placement(wanted.redis_url, 0.1),
+        http=httpx.AsyncClient(),
+        tier_secret=b"secret",
+    )
 
 
 async def start_node(wanted: InternalSettings, probe: Probe | None = None) -> Node:

@@ -157,8 +157,12 @@ class Cluster:
 
     def create(self) -> Database:
         """A migrated, otherwise empty database."""
+        return asyncio.run(self.create_here())
+
+    async def create_here(self) -> Database:
+        """The same, in a loop that runs."""
         name = f"test_{next(self._serial)}"
-        asyncio.run(self._execute(f"create database {name} template {_TEMPLATE} strategy file_copy"))
+        await self._execute(f"create database {name} template {_TEMPLATE} strategy file_copy")
         return Database(self.folder, name)
 
     def drop(self, database: Database) -> None:
