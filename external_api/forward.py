@@ -15,7 +15,7 @@ from starlette.responses import Response
 from external_api.settings import ExternalSettings
 from terrace import tier_auth
 from terrace.errors import TerraceError
-from terrace.http import wanted_wait_s
+from terrace.http import is_timeout, wanted_wait_s
 from terrace.problems import from_httpx, request_id_of
 from terrace.types import Identity
 
@@ -60,7 +60,7 @@ class Forwarder:
                 break
             except httpx.HTTPError as exc:
                 # the same request with the same key has one effect, however often it arrives
-                if pause_s is None or isinstance(exc, httpx.TimeoutException):
+                if pause_s is None or is_timeout(exc):
                     raise from_httpx(exc) from exc
             await asyncio.sleep(pause_s)
         return passed_on(answer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import httpx
 import orjson
 from starlette.responses import Response
 
@@ -22,6 +23,13 @@ def json_response(
 ) -> Response:
     """A JSON response."""
     return Response(dumps(value, precise=precise), status, headers, media_type="application/json")
+
+
+def is_timeout(exc: httpx.HTTPError) -> bool:
+    """Whether it was time that ran out; httpx-aiohttp calls broken connections ConnectTimeout, too."""
+    if isinstance(exc, httpx.ConnectTimeout):
+        return isinstance(exc.__cause__, TimeoutError)
+    return isinstance(exc, httpx.TimeoutException)
 
 
 def wanted_wait_s(prefer: str | None, *, default: float = 30.0, longest: float = 60.0) -> float:

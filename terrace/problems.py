@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from terrace import log
 from terrace.errors import TITLE_OF, NotFound, TerraceError
+from terrace.http import is_timeout
 
 _log = log.get(__name__)
 
@@ -25,6 +26,7 @@ DATABASE_ERRORS = (
     asyncpg.InsufficientResourcesError,
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a connection that died in the middle of an answer
     ConnectionError,
     TimeoutError,
     socket.gaierror,
@@ -130,7 +132,7 @@ def from_validation(exc: RequestValidationError) -> TerraceError:
 
 def from_httpx(exc: httpx.HTTPError) -> TerraceError:
     """What a failed call of the internal tier means to a client."""
-    if isinstance(exc, httpx.TimeoutException):
+    if is_timeout(exc):
         return TerraceError(
             "gateway_timeout",
             "The platform did not answer in time. The change may still happen.",

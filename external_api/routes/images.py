@@ -13,6 +13,7 @@ from starlette.responses import Response
 from external_api.answers import problems
 from external_api.auth import Caller
 from external_api.edge import ThisEdge
+from external_api.media_type import may_be_json, media_type
 from external_api.public_route import PublicRoute
 from external_api.ref import parse_ref
 from external_api.routes.paging import Cursor, Limit, page
@@ -63,7 +64,7 @@ async def create(
     """Import a qcow2 or raw image: from a URL with a JSON body, or by upload of its bytes
     (`application/octet-stream`) with `name`, `format` and `checksum` in the query.
     """
-    kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    kind = media_type(request)
     if kind == "application/octet-stream":
         if name is None:
             raise TerraceError("invalid_request", "name: is required in the query of an upload.", fields=(("name", "is required"),))
@@ -75,7 +76,7 @@ async def create(
         # the query is signed: it must be written as the client beneath writes it
         query = urlencode({field: value for field, value in given.items() if value is not None}, safe=":")
         return await edge.forwarder.stream(request, who, f"{_INTERNAL}/upload", query, request.stream())
-    if kind != "application/json":
+    if not may_be_json(kind):
         raise TerraceError(
             "unsupported_media_type",
             "Send JSON with a url, or the image's bytes as application/octet-stream.",

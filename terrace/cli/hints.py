@@ -16,7 +16,6 @@ _BY_CODE = {
     "image_in_use": "`terrace vm list` shows the VMs and their images: delete those first.",
     "image_not_ready": "`terrace image show NAME` tells how far it is.",
     "network_in_use": "Delete its VMs first: `terrace vm list`.",
-    "node_state": "`terrace node list` tells the states.",
     "size_out_of_range": _SIZES,
     "unknown_image": "`terrace image list` shows the images there are.",
     "unknown_network": "`terrace network list` shows the networks there are.",

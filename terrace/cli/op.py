@@ -41,13 +41,15 @@ _STEP_COLUMNS = (
 def list_operations(
     ctx: typer.Context,
     vm: Annotated[str | None, typer.Option(help="Only those of this VM.", autocompletion=vm_names)] = None,
+    state: Annotated[str | None, typer.Option(help="Only those in this state, such as stuck.")] = None,
     limit: Limit = None,
     output: Output = None,
 ) -> None:
     """List operations."""
     session = session_of(ctx)
+    filters = [(name, value) for name, value in (("vm", vm), ("state", state)) if value]
     with session.api() as api:
-        found = list(api.pages("/operations", [("vm", vm)] if vm else [], limit))
+        found = list(api.pages("/operations", filters, limit))
     print_list(found, _COLUMNS, output or session.output, name="id")
 
 

@@ -20,7 +20,7 @@ from terrace.cli.vm import COLUMNS
 Vms = Annotated[list[str], typer.Argument(metavar="VM", help="Names or ids.", autocompletion=vm_names)]
 Grace = Annotated[
     int | None,
-    typer.Option(min=0, metavar="SECONDS", help="How long the guest may take before it is cut off."),
+    typer.Option(min=1, max=600, metavar="SECONDS", help="How long the guest may take before it is cut off."),
 ]
 
 

@@ -61,7 +61,7 @@ def ensure_vm(api: PublicApi, progress: Progress) -> dict[str, Any]:
             201,
             202,
         )
-        progress.say(f"VM {VM} created on {vm['node']}")
+        progress.say(f"VM {VM} {'created' if vm['status'] == 'running' else 'is being created'} on {vm['node']}")
     else:
         expect((status, vm), "Reading the first VM", 200)
         if vm["status"] in ("stopped", "crashed"):

@@ -110,9 +110,9 @@ def _write_env(layout: Layout, url: str, token: str) -> None:
 def _ensure_guest(settings: StackSettings, options: Options, api: PublicApi, progress: Progress) -> tuple[str, ...]:
     if options.image is not None:
         first_vm.ensure_image(api, options.image, progress)
+    first_vm.ensure_key(api, settings.layout)
     if not options.first_vm:
         return ()
-    first_vm.ensure_key(api, settings.layout)
     address = str(first_vm.ensure_vm(api, progress)["ip"])
     command = first_vm.ssh_command(settings.layout, address)
     first_vm.wait_login(command, address)

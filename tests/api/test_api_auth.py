@@ -163,7 +163,8 @@ async def test_the_external_tier_can_not_write(fake_stack: FakeStack) -> None:
         for table in tables:
             for statement in (f"delete from {table}", f"truncate {table}", f"drop table {table}", f"lock {table} in exclusive mode"):
                 with pytest.raises(asyncpg.InsufficientPrivilegeError):
-                    await reader.execute(statement)
+                    async with reader.transaction():
+                        await reader.execute(statement)
         for statement in (
             "insert into projects (name) values ('mine')",
             "update tokens set role = 'admin'",

@@ -46,7 +46,7 @@ async def test_an_id_is_made_when_there_is_none(api: Api, fake_stack: FakeStack)
         await lines_with(fake_stack, "internal", request_id, "request")
 
 
-@pytest.mark.parametrize("given", ["", "x" * 65, "a b", 'a"b', "a\\n", "<script>", "ü", "a;b", "a,b", "{}", "a\tb"])
+@pytest.mark.parametrize("given", ["", "x" * 65, "a b", 'a"b', "a\\n", "<script>", "ü", "a;b", "{}", "a\tb"])
 async def test_a_malformed_id_is_replaced(api: Api, given: str) -> None:
     response = await api.http.get("/vms", headers=[(b"X-Request-ID", given.encode("latin-1"))])
     assert UUID.fullmatch(response.headers["x-request-id"])

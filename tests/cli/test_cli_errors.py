@@ -126,7 +126,7 @@ def test_two_creates_have_two_keys(run: Run, world: World) -> None:
 def test_retry_after_is_honoured(run: Run, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
     monkeypatch.setattr("terrace.cli.client.time.sleep", slept.append)
-    world.faults += [lambda: problem(503, "node_unavailable", "Later.", retry_after=3)] * 5
+    world.faults += [lambda: problem(503, "service_unavailable", "Later.", retry_after=3)] * 5
     result = run("vm", "list")
     assert result.exit_code == 4
     assert slept == [3.0] * 4
