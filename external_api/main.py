@@ -17,6 +17,7 @@ from external_api.edge import Edge
 from external_api.routes import health, images, networks, nodes, operations, ssh_keys, vms
 from external_api.settings import ExternalSettings
 from terrace import __version__, log, problems
+from terrace.api.image import ImageCreate
 from terrace.asgi import RequestMiddleware
 from terrace.metrics import RequestObserver
 from terrace.serve import run
@@ -68,9 +69,12 @@ def openapi(app: FastAPI) -> dict[str, Any]:
         document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         parts = document.setdefault("components", {})
         schemas = parts.setdefault("schemas", {})
-        problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-        schemas.update(problem.pop("$defs", {}))
-        schemas["Problem"] = problem
+        for unused in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(unused, None)
+        for model in (Problem, ImageCreate):  # which FastAPI does not see in the routes
+            schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas.update(schema.pop("$defs", {}))
+            schemas[model.__name__] = schema
         parts["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         for path, methods in document["paths"].items():
             for operation in methods.values():

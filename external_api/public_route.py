@@ -45,4 +45,3 @@ class PublicRoute(APIRoute):
             return await handle(read)
 
         return handle_strictly
-

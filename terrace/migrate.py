@@ -75,3 +75,14 @@ async def _grant(conn: asyncpg.Connection[asyncpg.Record]) -> None:
             grant usage on all sequences in schema public to {WRITER};
             alter role {READER} set default_transaction_read_only = on"""
     )
+    await conn.execute(_REVOKE_FROM_EVERYBODY)
+
+
+# PostgreSQL lets every role make temporary tables and large objects, that is, fill the disk.
+_REVOKE_FROM_EVERYBODY: Final = """
+do $$ begin
+    execute format('revoke temporary on database %I from public', current_database());
+    if (select rolsuper from pg_roles where rolname = current_user) then
+        revoke execute on function lo_creat(integer), lo_create(oid), lo_from_bytea(oid, bytea) from public;
+    end if;
+end $$"""

@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from terrace import log
 from terrace.errors import TITLE_OF, NotFound, TerraceError
@@ -91,13 +92,27 @@ async def _on_http(request: Request, exc: Exception) -> Response:
     if exc.status_code == 404:
         error: TerraceError = NotFound("route", request.scope["path"])
     elif exc.status_code == 405:
-        error = TerraceError("method_not_allowed", f"{request.method} is not possible here.")
+        allowed = _methods_at(request)
+        known = ", ".join(allowed)
+        error = TerraceError("method_not_allowed", f"{request.method} is not possible here. Possible: {known}.")
+        # the framework names the methods of one route only
+        exc.headers = {**(exc.headers or {}), "Allow": known}
     else:
         error = TerraceError(_CODE_OF_STATUS.get(exc.status_code, "bad_request"), str(exc.detail))
     response = problem(error, request_id_of(request))
     for name, value in (exc.headers or {}).items():
         response.headers[name] = value
     return response
+
+
+def _methods_at(request: Request) -> list[str]:
+    """Methods that some route takes at the request's path."""
+    scopes = {method: {**request.scope, "method": method} for method in ("GET", "POST", "PUT", "PATCH", "DELETE")}
+    return [
+        method
+        for method, scope in scopes.items()
+        if any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
+    ]
 
 
 async def _on_invalid(request: Request, exc: Exception) -> Response:

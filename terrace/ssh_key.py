@@ -16,12 +16,16 @@ _TYPES: Final = frozenset({
 })  # fmt: skip
 _MIN_RSA_BITS: Final = 2048
 _MAX_LENGTH: Final = 16_384
+_POSSIBLE_NAME: Final = re.compile(r"[a-z0-9-]{1,63}")
+_POINT_BYTES: Final = {b"nistp256": 65, b"nistp384": 97, b"nistp521": 133}  # uncompressed (RFC 5656)
 _COMMENT: Final = re.compile(r"[^\x00-\x1f\x7f]{0,255}")
 
 
 def looks_like_key(text: str) -> bool:
-    """Whether the text is meant as a public key rather than as the name of one."""
-    return " " in text.strip() or text.startswith(("ssh-", "ecdsa-", "sk-ssh-", "sk-ecdsa-"))
+    """Whether the text is meant as a public key rather than as the name of one (``ssh-laptop`` is a name)."""
+    if _POSSIBLE_NAME.fullmatch(text):
+        return False
+    return len(text.split(None, 1)) > 1 or text.startswith(("ssh-", "ecdsa-", "sk-ssh-", "sk-ecdsa-"))
 
 
 def parse(text: str) -> str:
@@ -77,6 +81,10 @@ def _check_blob(kind: str, blob: bytes) -> None:
         raise _invalid("its data has the wrong number of fields")
     if kind == "ssh-ed25519" and len(fields[1]) != 32:
         raise _invalid("an ed25519 key has 32 bytes")
+    if "ecdsa" in kind:
+        curve, point = fields[1], fields[2]
+        if curve not in kind.encode() or len(point) != _POINT_BYTES.get(curve) or point[0] != 4:
+            raise _invalid("its data is not a point on the curve of its type")
     if kind == "ssh-rsa" and int.from_bytes(fields[2], "big").bit_length() < _MIN_RSA_BITS:
         raise _invalid(f"an RSA key needs at least {_MIN_RSA_BITS} bits")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from external_api.edge import ThisEdge
@@ -12,13 +13,37 @@ from terrace.http import json_response
 router = APIRouter(tags=["health"])
 
 
+class Alive(BaseModel):
+    """That a process runs."""
+
+    status: str = Field(examples=["ok"])
+
+
+class Check(BaseModel):
+    """Whether one dependency answers."""
+
+    ok: bool
+
+
+class Readiness(BaseModel):
+    """Whether a node can take requests, and what it depends on."""
+
+    ready: bool
+    checks: dict[str, Check] = Field(examples=[{"postgres": {"ok": True}, "redis": {"ok": True}}])
+
+
 @router.get("/healthz", summary="Is the process alive")
-async def healthz() -> dict[str, str]:
+async def healthz() -> Alive:
     """Answers while the process runs."""
-    return {"status": "ok"}
+    return Alive(status="ok")
 
 
-@router.get("/readyz", summary="Can this node take requests", responses={503: {"description": "It can't"}})
+@router.get(
+    "/readyz",
+    summary="Can this node take requests",
+    response_model=Readiness,
+    responses={503: {"model": Readiness, "description": "It can't"}},
+)
 async def readyz(edge: ThisEdge) -> Response:
     """200 or 503, with each dependency by name. Redis is reported and not required."""
     checks = await edge.checks()

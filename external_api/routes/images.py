@@ -31,7 +31,7 @@ _BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            "application/json": {"schema": ImageCreate.model_json_schema()},
+            "application/json": {"schema": {"$ref": "#/components/schemas/ImageCreate"}},
             "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
         },
     }
@@ -67,7 +67,9 @@ async def create(
     kind = media_type(request)
     if kind == "application/octet-stream":
         if name is None:
-            raise TerraceError("invalid_request", "name: is required in the query of an upload.", fields=(("name", "is required"),))
+            raise TerraceError(
+                "invalid_request", "name: is required in the query of an upload.", fields=(("name", "is required"),)
+            )
         try:
             check_name(name)
         except ValueError as exc:
@@ -117,7 +119,7 @@ async def get(ref: str, who: Caller, edge: ThisEdge) -> Response:
     summary="Delete an image",
     status_code=204,
     response_class=Response,
-    responses=problems(404, 409),
+    responses=problems(400, 404, 409, 422),
 )
 async def delete(ref: str, request: Request, who: Caller, edge: ThisEdge) -> Response:
     """Delete an image from which no VM is made any more."""

@@ -25,7 +25,7 @@ _INTERNAL = "/internal/v1/networks"
     summary="Make a bridge known as a network",
     status_code=201,
     response_model=NetworkOut,
-    responses=problems(400, 403, 409, 413, 422),
+    responses=problems(400, 403, 409, 413, 415, 422),
 )
 async def create(request: Request, body: NetworkCreate, who: Admin, edge: ThisEdge) -> Response:
     """The bridge must exist on the nodes. With `dhcp: external`, addresses come from somebody else's DHCP server."""
@@ -56,7 +56,7 @@ async def get(ref: str, who: Caller, edge: ThisEdge) -> Response:
     summary="Forget a network",
     status_code=204,
     response_class=Response,
-    responses=problems(403, 404, 409),
+    responses=problems(400, 403, 404, 409, 422),
 )
 async def delete(ref: str, request: Request, who: Admin, edge: ThisEdge) -> Response:
     """Forget a network on which no VM is left; the bridge itself is not touched."""

@@ -38,7 +38,7 @@ async def list_(who: Admin, edge: ThisEdge) -> Response:
 
 @router.get("/{name}", summary="Get a node", response_model=NodeOut, responses=problems(403, 404))
 async def get(name: str, who: Admin, edge: ThisEdge) -> Response:
-    """One node."""
+    """One node, by its name."""
     async with edge.pool.acquire() as conn:
         node = await nodes.find_view(conn, str(parse_ref("node", name)))
     if node is None:
@@ -50,7 +50,7 @@ async def get(name: str, who: Admin, edge: ThisEdge) -> Response:
     "/{name}/{action}",
     summary="Drain, undrain or maintain a node",
     response_model=NodeOut,
-    responses=problems(403, 404),
+    responses=problems(400, 403, 404, 422),
 )
 async def act(name: str, action: NodeAction, request: Request, who: Admin, edge: ThisEdge) -> Response:
     """A draining node, or one in maintenance, gets no new VMs; what it runs goes on running."""

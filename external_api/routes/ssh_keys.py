@@ -26,7 +26,7 @@ _INTERNAL = "/internal/v1/ssh-keys"
     summary="Store an SSH key",
     status_code=201,
     response_model=SshKeyOut,
-    responses=problems(400, 409, 413, 422),
+    responses=problems(400, 409, 413, 415, 422),
 )
 async def create(request: Request, body: SshKeyCreate, who: Caller, edge: ThisEdge) -> Response:
     """Store a public key, so that VMs can be given it by name."""
@@ -53,7 +53,9 @@ async def get(ref: str, who: Caller, edge: ThisEdge) -> Response:
     return json_response(ssh_key_view(key))
 
 
-@router.delete("/{ref}", summary="Delete an SSH key", status_code=204, response_class=Response, responses=problems(404))
+@router.delete(
+    "/{ref}", summary="Delete an SSH key", status_code=204, response_class=Response, responses=problems(400, 404, 422)
+)
 async def delete(ref: str, request: Request, who: Caller, edge: ThisEdge) -> Response:
     """Delete a stored key; VMs that were given it keep it."""
     return await edge.forwarder.send(request, who, "DELETE", f"{_INTERNAL}/{parse_ref('SSH key', ref)}")

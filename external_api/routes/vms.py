@@ -35,7 +35,7 @@ _IDEMPOTENCY = Header(default=None, description="Requests with the same key and 
     summary="Create a VM",
     status_code=201,
     response_model=VmOut,
-    responses={202: _ACCEPTED, **problems(400, 409, 413, 422, 507)},
+    responses={202: _ACCEPTED, **problems(400, 409, 413, 415, 422, 507)},
 )
 async def create(
     request: Request,
@@ -116,7 +116,7 @@ async def get(ref: str, who: Caller, edge: ThisEdge) -> Response:
     summary="Delete a VM",
     status_code=204,
     response_class=Response,
-    responses={202: _ACCEPTED, **problems(404, 409)},
+    responses={202: _ACCEPTED, **problems(400, 404, 409, 422)},
 )
 async def delete(
     ref: str,
@@ -136,7 +136,7 @@ async def delete(
     "/{ref}/actions/{action}",
     summary="Start, stop, reboot, reset or power off a VM",
     response_model=VmOut,
-    responses={202: _ACCEPTED, **problems(400, 404, 409, 422)},
+    responses={202: _ACCEPTED, **problems(400, 404, 409, 413, 415, 422)},
 )
 async def act(
     ref: str,

@@ -42,6 +42,11 @@ quietly() {
     return 1
 }
 
+has_python() { /usr/bin/python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
+
+# A setting that can't be used is told before minutes of work; on a machine without Python, after them.
+check_settings() { ! has_python || PYTHONPATH=$checkout /usr/bin/python3 -m terrace.stack check; }
+
 wanted_packages() { sed -e 's/#.*//' -e '/^[[:space:]]*$/d' "$checkout/scripts/packages.debian"; }
 
 missing_packages() {
@@ -128,7 +133,7 @@ environment_stamp() {
 ensure_environment() {
     local stamp=$checkout/.venv/.$1 environment=$checkout/.venv wanted
     shift
-    /usr/bin/python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+    has_python ||
         die "Terrace needs Python 3.11 or newer; /usr/bin/python3 is $(/usr/bin/python3 --version)"
     wanted=$(environment_stamp "$@")
     if [ -x "$environment/bin/python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then

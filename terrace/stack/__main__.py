@@ -58,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     start = commands.add_parser("up", help="start everything (scripts/up does more: packages, environment, image)")
     start.add_argument("--no-vm", action="store_true", help="do not create a first VM")
     start.add_argument("--image", type=Path, help="guest image to upload as `tiny`")
+    commands.add_parser("check", help="only read the settings; silent when they can be used")
     end = commands.add_parser("down", help="stop everything (scripts/down)")
     end.add_argument("--purge", action="store_true", help="also remove all data")
     status = commands.add_parser("status", help="all members; the exit status is 1 when one is not well")
@@ -77,6 +78,8 @@ def _parser() -> argparse.ArgumentParser:
 def _run(arguments: argparse.Namespace, settings: StackSettings) -> int:
     control = Control(settings.layout.control_socket)
     match arguments.command:
+        case "check":
+            pass
         case "up" | "down" if not namespace.is_inside(settings):
             return _in_namespace(arguments, settings)
         case "up":

@@ -151,7 +151,18 @@ async def test_a_guest_that_powers_itself_off_is_seen_and_stays_off(
 
 @pytest.mark.parametrize(
     "body",
-    [{"timeout_s": 0}, {"timeout_s": 601}, {"timeout_s": "9"}, {"timeout_s": None}, {"timeout_s": 1.5}, {"force": True}, [], "now", 5, True],
+    [
+        {"timeout_s": 0},
+        {"timeout_s": 601},
+        {"timeout_s": "9"},
+        {"timeout_s": None},
+        {"timeout_s": 1.5},
+        {"force": True},
+        [],
+        "now",
+        5,
+        True,
+    ],
     ids=str,
 )
 async def test_bodies_of_actions_are_checked(api: Api, body: Any) -> None:

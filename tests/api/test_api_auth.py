@@ -63,7 +63,17 @@ async def test_what_is_open(fake_stack: FakeStack, path: str) -> None:
 @pytest.mark.parametrize(
     "authorization",
     [
-        *("", "Bearer", "Bearer ", "bearer x", "Bearer  ", "Basic {token}", "{token}", "Token {token}", "Bearer {token}x"),
+        *(
+            "",
+            "Bearer",
+            "Bearer ",
+            "bearer x",
+            "Bearer  ",
+            "Basic {token}",
+            "{token}",
+            "Token {token}",
+            "Bearer {token}x",
+        ),
         *("Bearer {half}", "Bearer x{token}", "Bearer {token} {token}", "Bearer {token},", "Bearer " + "x" * 256),
         *("Bearer " + "x" * 8000, "Bearer " + "x" * 60_000, "Bearer \xff\xfe", "Bearer null", "Bearer ' or 1=1 --"),
     ],
@@ -85,7 +95,9 @@ async def test_the_scheme_has_any_case(fake_stack: FakeStack, scheme: str) -> No
 
 async def test_a_token_in_the_query_is_none(fake_stack: FakeStack) -> None:
     async with client(fake_stack) as http:
-        assert_problem(await http.get("/api/v1/vms", params={"token": fake_stack.token, "access_token": fake_stack.token}), 401)
+        assert_problem(
+            await http.get("/api/v1/vms", params={"token": fake_stack.token, "access_token": fake_stack.token}), 401
+        )
 
 
 async def made(database: Any, role: str, **columns: Any) -> str:
@@ -161,7 +173,12 @@ async def test_the_external_tier_can_not_write(fake_stack: FakeStack) -> None:
         tables = [row[0] for row in await reader.fetch("select tablename from pg_tables where schemaname = 'public'")]
         assert {"vms", "operations", "tokens", "nodes", "idempotency_keys"} <= set(tables)
         for table in tables:
-            for statement in (f"delete from {table}", f"truncate {table}", f"drop table {table}", f"lock {table} in exclusive mode"):
+            for statement in (
+                f"delete from {table}",
+                f"truncate {table}",
+                f"drop table {table}",
+                f"lock {table} in exclusive mode",
+            ):
                 with pytest.raises(asyncpg.InsufficientPrivilegeError):
                     async with reader.transaction():
                         await reader.execute(statement)

@@ -66,9 +66,15 @@ async def test_loose_spellings_take_numbers_and_strings(
 @pytest.mark.parametrize(
     "wrong",
     [
-        *({"RAM": value} for value in ("1024M", "1 024", "-1", "0", "", "1e3", "1024.0", "０１", "1024\n", 1.5, True, None, [])),
+        *(
+            {"RAM": value}
+            for value in ("1024M", "1 024", "-1", "0", "", "1e3", "1024.0", "０１", "1024\n", 1.5, True, None, [])
+        ),
         *({"CPU": value} for value in ("two", "2.0", "+2", 2.0, False, None, {})),
-        *({"Disk": value} for value in ("10g", "10GB", "G", "010", "0", "0G", " 10G", "10G\n", "1.5T", "10P", -1, 0, 1.0)),
+        *(
+            {"Disk": value}
+            for value in ("10g", "10GB", "G", "010", "0", "0G", " 10G", "10G\n", "1.5T", "10P", -1, 0, 1.0)
+        ),
         {"Name": 7},
         {"Disk": "9999999999T"},
         {"RAM": "1024", "ram_mib": 1024},
@@ -89,7 +95,9 @@ async def test_wrong_loose_spellings_are_refused(api: Api, wrong: dict[str, Any]
 
 
 @pytest.mark.parametrize("field", ["cpu", "ram_mib", "disk_gib"])
-@pytest.mark.parametrize("value", ["1", 1.0, 1.5, True, False, None, [1], {"a": 1}, 0, -1, 2**31, 2**63, 10**40], ids=str)
+@pytest.mark.parametrize(
+    "value", ["1", 1.0, 1.5, True, False, None, [1], {"a": 1}, 0, -1, 2**31, 2**63, 10**40], ids=str
+)
 async def test_integers_are_integers_in_range(api: Api, field: str, value: Any) -> None:
     problem = assert_problem(await api.http.post("/vms", json={"name": "x1", field: value}), 422, "invalid_request")
     assert field in problem["detail"]
@@ -98,7 +106,10 @@ async def test_integers_are_integers_in_range(api: Api, field: str, value: Any) 
 @pytest.mark.parametrize(
     "fields",
     [
-        *({field: None} for field in ("name", "image", "ssh_keys", "network", "password_hash", "files", "user_data", "labels")),
+        *(
+            {field: None}
+            for field in ("name", "image", "ssh_keys", "network", "password_hash", "files", "user_data", "labels")
+        ),
         {"name": 1},
         {"image": 1},
         {"network": 1},
@@ -161,9 +172,9 @@ async def test_a_client_that_does_not_wait_gets_the_vm_and_its_operation(api: Ap
 
 
 async def test_a_slow_create_is_answered_when_the_wait_is_over(api: Api, fake_stack: FakeStack) -> None:
-    with fake_stack.worlds["hv1"].fault("before-ensure_defined", "sleep 2"):
-        with fake_stack.worlds["hv2"].fault("before-ensure_defined", "sleep 2"):
-            response = await api.post_vm(headers={"Prefer": "wait=1"})
+    worlds, slow = fake_stack.worlds, ("before-ensure_defined", "sleep 2")
+    with worlds["hv1"].fault(*slow), worlds["hv2"].fault(*slow):
+        response = await api.post_vm(headers={"Prefer": "wait=1"})
     assert response.status_code == 202
     assert 0.9 < response.elapsed.total_seconds() < 1.9
     assert response.json()["status"] == "creating"
@@ -180,7 +191,10 @@ async def test_a_quick_create_does_not_use_up_its_wait(api: Api, prefer: str) ->
 async def test_a_create_that_fails_is_undone_and_says_why(api: Api, fake_stack: FakeStack) -> None:
     name = new_name()
     worlds = fake_stack.worlds
-    with worlds["hv1"].fault("after-ensure_started", "permanent"), worlds["hv2"].fault("after-ensure_started", "permanent"):
+    with (
+        worlds["hv1"].fault("after-ensure_started", "permanent"),
+        worlds["hv2"].fault("after-ensure_started", "permanent"),
+    ):
         problem = assert_problem(await api.post_vm(name), 500, "operation_failed")
         waitless = await api.post_vm(new_name(), headers={"Prefer": "wait=0"})
         if waitless.status_code == 202:

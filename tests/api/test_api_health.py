@@ -141,7 +141,10 @@ async def test_without_internal_nodes_reads_go_on(api: Api, fake_stack: FakeStac
     fake_stack.control.stop("internal1", "internal2")
     try:
         assert await api.get("/vms") == [vm]
-        key = {"name": "k1", "public_key": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ7Wm1hk8tDZ0Gu4PHWvIWl6JYXWk5nCQvCVIVCvEeQy"}
+        key = {
+            "name": "k1",
+            "public_key": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ7Wm1hk8tDZ0Gu4PHWvIWl6JYXWk5nCQvCVIVCvEeQy",
+        }
         responses: list[httpx.Response] = [
             await api.post_vm(),
             await api.act(vm, "stop"),

@@ -129,9 +129,7 @@ async def test_the_key_of_a_vm_that_is_gone_says_so(api: Api) -> None:
 
 @pytest.mark.parametrize("key", ["x" * 256, "x" * 5000, "", "a\tb", "schlüssel".encode().decode("latin-1")])
 async def test_keys_that_can_not_be_kept_are_refused(api: Api, key: str) -> None:
-    response = await api.http.post(
-        "/vms", json={"name": "x1"}, headers=[(b"Idempotency-Key", key.encode("latin-1"))]
-    )
+    response = await api.http.post("/vms", json={"name": "x1"}, headers=[(b"Idempotency-Key", key.encode("latin-1"))])
     assert_problem(response, 400, "bad_request")
     assert await api.get("/vms") == []
 

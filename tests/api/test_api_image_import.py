@@ -21,8 +21,12 @@ def server() -> Iterator[FileServer]:
         yield server
 
 
-async def import_(api: Api, url: str, name: str = "", headers: dict[str, str] | None = None, **fields: Any) -> httpx.Response:
-    return await api.http.post("/images", json={"name": name or new_name("image"), "url": url, **fields}, headers=headers)
+async def import_(
+    api: Api, url: str, name: str = "", headers: dict[str, str] | None = None, **fields: Any
+) -> httpx.Response:
+    return await api.http.post(
+        "/images", json={"name": name or new_name("image"), "url": url, **fields}, headers=headers
+    )
 
 
 @pytest.mark.parametrize("prefix", ["", "to/{url}/file/"])

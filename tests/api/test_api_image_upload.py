@@ -83,7 +83,11 @@ REFUSED = {
     "qcow2 of no size": (image_files.qcow2("a", 0), {}, "image_invalid"),
     "qcow2 of 100 EiB": (image_files.qcow2("a", 2**63), {}, "image_invalid"),
     "backing file": (image_files.qcow2("a", backing="/etc/passwd"), {}, "image_invalid"),
-    "backing file by protocol": (image_files.qcow2("a", backing="nbd://10.0.0.1/x"), {"format": "qcow2"}, "image_invalid"),
+    "backing file by protocol": (
+        image_files.qcow2("a", backing="nbd://10.0.0.1/x"),
+        {"format": "qcow2"},
+        "image_invalid",
+    ),
     "vmdk": (b"KDMV" + bytes(508), {}, "image_invalid"),
     "gzip": (b"\x1f\x8b" + bytes(510), {}, "image_invalid"),
     "other checksum": (image_files.raw("a"), {"checksum": "sha256:" + "0" * 64}, "checksum_mismatch"),
@@ -200,12 +204,14 @@ async def test_an_upload_that_is_cut_off_leaves_nothing(api: Api, fake_stack: Fa
         connection.sendall(head.encode() + (b"200\r\n" if chunked else b"") + bytes(512))
 
     async def noticed() -> bool:
-        return all(any(f"cut-{chunked}" in fake_stack.log(f"{tier}{n}") for n in (1, 2)) for tier in ("external", "internal"))
+        return all(
+            any(f"cut-{chunked}" in fake_stack.log(f"{tier}{n}") for n in (1, 2)) for tier in ("external", "internal")
+        )
 
     await eventually(noticed)
     assert_problem(await api.http.get("/images/cut-off"), 404, "not_found")
     assert stored(fake_stack) == before
     for member in ("external1", "external2", "internal1", "internal2"):
         assert '"unhandled"' not in "".join(
-            line for line in fake_stack.log(member).splitlines() if f"cut-{chunked}" in line
+            line for line in fake_stack.log(member).split("\n") if f"cut-{chunked}" in line
         )

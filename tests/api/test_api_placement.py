@@ -114,7 +114,9 @@ async def test_vms_as_large_as_a_node(api: Api) -> None:
 
 
 async def test_a_disk_larger_than_any_pool(api: Api) -> None:
-    found = await asyncio.gather(api.post_vm(disk_gib=60_000), api.post_vm(disk_gib=60_000), api.post_vm(disk_gib=60_000))
+    found = await asyncio.gather(
+        api.post_vm(disk_gib=60_000), api.post_vm(disk_gib=60_000), api.post_vm(disk_gib=60_000)
+    )
     assert Counter(response.status_code for response in found) == {201: 2, 507: 1}, "pools are overcommitted twice"
 
 
@@ -146,7 +148,11 @@ async def test_either_internal_node_takes_changes_of_every_vm(api: Api, fake_sta
         assert (await cache.get(key)).decode() == vm["node"]
         await cache.set(key, other)
         response = await api.act(vm, "stop")
-        assert (response.status_code, response.json()["status"], response.json()["node"]) == (200, "stopped", vm["node"])
+        assert (response.status_code, response.json()["status"], response.json()["node"]) == (
+            200,
+            "stopped",
+            vm["node"],
+        )
         op = await api.get(f"/operations/{response.json()['operation']}")
         assert op["node"] == vm["node"]
         await cache.delete(key)

@@ -17,12 +17,16 @@ PRIVATE = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAA\n-----E
 
 def generated(kind: str, folder: Path, *options: str) -> tuple[str, str]:
     """A public key of OpenSSH's own making, and its fingerprint."""
-    subprocess.run(["ssh-keygen", "-q", "-t", kind, *options, "-N", "", "-C", "me@laptop", "-f", folder / "k"], check=True)
+    subprocess.run(
+        ["ssh-keygen", "-q", "-t", kind, *options, "-N", "", "-C", "me@laptop", "-f", folder / "k"], check=True
+    )
     shown = subprocess.run(["ssh-keygen", "-lf", folder / "k.pub"], check=True, capture_output=True, text=True)
     return (folder / "k.pub").read_text(), shown.stdout.split()[1]
 
 
-@pytest.mark.parametrize(("kind", "options"), [("ed25519", ()), ("rsa", ("-b", "2048")), ("ecdsa", ("-b", "256")), ("ecdsa", ("-b", "521"))])
+@pytest.mark.parametrize(
+    ("kind", "options"), [("ed25519", ()), ("rsa", ("-b", "2048")), ("ecdsa", ("-b", "256")), ("ecdsa", ("-b", "521"))]
+)
 async def test_keys_of_openssh_are_stored(api: Api, tmp_path: Path, kind: str, options: tuple[str, ...]) -> None:
     public, fingerprint = generated(kind, tmp_path, *options)
     name = new_name("key")
@@ -41,7 +45,16 @@ async def test_keys_of_openssh_are_stored(api: Api, tmp_path: Path, kind: str, o
 
 
 MALFORMED = [
-    *("", " ", "ssh-ed25519", "ssh-ed25519 ", "ssh-ed25519 !!!", "ssh-ed25519 AAAA", "ssh-rsa AAAAB3NzaC1yc2E=", "hello world"),
+    *(
+        "",
+        " ",
+        "ssh-ed25519",
+        "ssh-ed25519 ",
+        "ssh-ed25519 !!!",
+        "ssh-ed25519 AAAA",
+        "ssh-rsa AAAAB3NzaC1yc2E=",
+        "hello world",
+    ),
     ED25519[:-4],
     ED25519.replace("ssh-ed25519 ", "ssh-rsa "),
     ED25519 + " a\nssh-ed25519 b",
@@ -57,7 +70,9 @@ MALFORMED = [
 
 @pytest.mark.parametrize("text", MALFORMED)
 async def test_malformed_keys_are_refused(api: Api, text: str) -> None:
-    problem = assert_problem(await api.http.post("/ssh-keys", json={"name": "bad", "public_key": text}), 422, "invalid_ssh_key")
+    problem = assert_problem(
+        await api.http.post("/ssh-keys", json={"name": "bad", "public_key": text}), 422, "invalid_ssh_key"
+    )
     assert "b3BlbnNz" not in str(problem), "a private key is not echoed"
     response = await api.post_vm(ssh_keys=[text])
     assert response.status_code == 422

@@ -82,7 +82,10 @@ async def test_forged_signatures_are_refused(fake_stack: FakeStack, route: tuple
         "another method": signed(secret, "PUT", target),
         "another key": {**good, "idempotency-key": "k2"},
         "no key": {name: value for name, value in good.items() if name != "idempotency-key"},
-        "another identity": {**good, tier_auth.IDENTITY_HEADER: signed(secret, method, target, who=other)[tier_auth.IDENTITY_HEADER]},
+        "another identity": {
+            **good,
+            tier_auth.IDENTITY_HEADER: signed(secret, method, target, who=other)[tier_auth.IDENTITY_HEADER],
+        },
         "no identity": {name: value for name, value in good.items() if name != tier_auth.IDENTITY_HEADER},
         "no signature": {name: value for name, value in good.items() if name != tier_auth.SIGNATURE_HEADER},
         "an empty signature": {**good, tier_auth.SIGNATURE_HEADER: ""},

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sysconfig
+import sys
 from pathlib import Path
 
 from stack_run import CHECKOUT
@@ -38,7 +38,7 @@ class CheckoutCopy:
         return subprocess.run(
             [f"scripts/{words[0]}", *words[1:]],
             cwd=self.root,
-            env=commands.member_environment(**self._environ, **settings),
+            env=commands.member_environment(**{**self._environ, **settings}),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -73,8 +73,9 @@ def _copy_sources(root: Path) -> None:
 def _make_environment(root: Path) -> None:
     environment = root / ".venv"
     subprocess.run(["/usr/bin/python3", "-m", "venv", "--without-pip", environment], check=True)
+    borrowed = [path for path in sys.path if path.endswith("site-packages")]
     (site,) = environment.glob("lib/python3*/site-packages")
-    (site / "borrowed.pth").write_text(f"{root}\n{sysconfig.get_path('purelib')}\n")
+    (site / "borrowed.pth").write_text("\n".join([str(root), *borrowed, ""]))
     stamp = subprocess.run(
         ["bash", "-c", _STAMP], env={"checkout": str(root), "PATH": commands.PATH}, capture_output=True, check=True
     )

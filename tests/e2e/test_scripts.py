@@ -99,6 +99,7 @@ def test_a_port_that_is_taken(folder: Path, clone: CheckoutCopy, image: Path) ->
 
 
 def test_a_member_that_fails_is_shown_with_its_log(clone: CheckoutCopy) -> None:
+    clone.must("down", "--purge")
     settings = {"TERRACE_PROFILE": "fake", "TERRACE_NODES": "1", "TERRACE_EXTERNAL_NODES": "1"}
     clone.must("up", "--no-vm", **settings)
     clone.must("down")
@@ -109,7 +110,7 @@ def test_a_member_that_fails_is_shown_with_its_log(clone: CheckoutCopy) -> None:
     assert refused.returncode == 1
     assert re.search(
         r"Error: postgres ended with status \d+, 3 times before it was ready. The end of .*postgres.log:\n"
-        r"(    .*\n)*.*pg_control",
+        r"(    .*\n)*.*incompatible with server",
         refused.stderr,
     ), refused.stderr
     assert processes_of(clone.var) == []
@@ -120,6 +121,7 @@ def test_a_member_that_fails_is_shown_with_its_log(clone: CheckoutCopy) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "sentence"),
     [
+        ("VAR", "here", "the absolute path of a directory"),
         ("PORT_BASE", "80", "a whole number from"),
         ("PORT_BASE", "eight", "a whole number from"),
         ("BRIDGE", "Br 0", "an interface name"),

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 from fake_bench import IMAGE, FakeBench
-from support.postgres import Database, database, emptied_database, shared_cluster
+from support.postgres import Cluster, Database, cluster, database, emptied_database
 
 from terrace.engine.testing import World
 
-__all__ = ["database", "emptied_database"]
+__all__ = ["cluster", "database", "emptied_database"]
 
 
 @pytest.fixture
@@ -52,10 +52,12 @@ _undisturbed: dict[str, tuple[World, World]] = {}
 
 
 @pytest.fixture
-async def worlds(kind: str, tmp_path_factory: pytest.TempPathFactory, image_url: str) -> tuple[World, World]:
+async def worlds(
+    kind: str, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory, image_url: str
+) -> tuple[World, World]:
     """The worlds before and after an undisturbed operation of the test's ``kind``; each is made once."""
     if kind not in _undisturbed:
-        database = await shared_cluster().create_here()
+        database = await cluster.create_here()
         async with opened(FakeBench(kind, database, tmp_path_factory.mktemp("calm"), image_url)) as bench:
             before = await bench.world()
             assert (await bench.run()).state == "succeeded"

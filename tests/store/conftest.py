@@ -1,5 +1,5 @@
 """What the store's tests share."""
 
-from support.postgres import database
+from support.postgres import cluster, database
 
-__all__ = ["database"]
+__all__ = ["cluster", "database"]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
 import pytest
 from support.node_world import seed_cloud
-from support.postgres import Connection, Database, shared_cluster
+from support.postgres import Cluster, Connection, Database
 
 from terrace.db import prepare_connection
 from terrace.migrate import READER, WRITER
@@ -21,36 +22,38 @@ PROJECT = ProjectId(1)
 _BIG = ("vms", "operations", "operation_events", "addresses", "idempotency_keys")
 
 _FILL = f"""
-insert into nodes (name, url, cpu, cpu_overcommit, ram_mib, ram_overcommit, incarnation)
-select 'hv' || n, '', 1000, 4, 1000000, 1, 1 from generate_series(1, 20) n;
+set session_replication_role = replica;  -- no foreign keys are checked one by one
+insert into nodes (name, url, cpu, cpu_overcommit, ram_mib, ram_overcommit, incarnation, last_seen)
+select 'hv' || n, '', 1000, 4, 1000000, 1, 1, now() + interval '1 day' from generate_series(1, 20) n;
 insert into pools (name, driver, node, disk_gib, overcommit) select name, 'fake', name, 1000000, 2 from nodes;
-insert into addresses (subnet_id, ip)
-select 1, inet '10.64.0.0' + n from generate_series(1, {VMS} + 15000) n;
+insert into addresses (subnet_id, ip, vm_id)
+select 1, inet '10.64.0.0' + n, case when n <= {VMS} then n end from generate_series(1, {VMS} + 15000) n;
 insert into vms (uuid, project_id, name, cpu, ram_mib, disk_gib, image_id, labels, network_id, mac, ip, pool_id, node,
-                 desired, status)
+                 desired, status, operation_id)
 select gen_random_uuid(), 1, 'vm-' || n, 1, 512, 10, 1,
        jsonb_build_object('env', case when n % 2 = 0 then 'prod' else 'test' end, 'team', 't' || n % 500), 1,
-       'mac-' || n, inet '10.64.0.0' + n, 1, 'hv' || 1 + n % 20, 'running', 'running' from generate_series(1, {VMS}) n;
-update addresses a set vm_id = v.id from vms v where v.ip = a.ip;
+       'mac-' || n, inet '10.64.0.0' + n, 1, 'hv' || 1 + n % 20, 'running', 'running', n
+  from generate_series(1, {VMS}) n;
 insert into operations (kind, project_id, vm_id, vm_name, node, steps, state, finished_at)
-select 'vm_create', 1, v.id, v.name, v.node, array['claim', 'image'], 'succeeded', now() from vms v, generate_series(1, 2);
+select 'vm_create', 1, 1 + n % {VMS}, 'vm', 'hv1', array['claim', 'image'], 'succeeded', now()
+  from generate_series(1, 2 * {VMS}) n;
 insert into operations (kind, project_id, vm_id, vm_name, node, steps, state)
 select 'vm_stop', 1, v.id, v.name, v.node, array['shutdown'], 'running' from vms v where v.id % 1000 = 0;
-update vms v set operation_id = o.id from operations o where o.vm_id = v.id;
 insert into operation_events (operation_id, step, phase, ok, attempt, started_at, duration_ms)
 select id, 'claim', 'do', true, 1, now(), 1 from operations;
 insert into idempotency_keys (project_id, route, key, body_hash, operation_id, expires_at)
-select 1, 'POST /vms', 'key-' || id, '', id, now() + interval '1 day' from operations;
+select 1, 'POST /vms', 'key-' || n, '', n, now() + interval '1 day' from generate_series(1, {VMS}) n;
+set session_replication_role = origin;
 """
 
 _filled: list[Database] = []
 
 
 @pytest.fixture
-async def crowded() -> Database:
+async def crowded(cluster: Cluster) -> Database:
     """A database with 50,000 VMs; it is filled once and only read."""
     if not _filled:
-        _filled.append(await shared_cluster().create_here())
+        _filled.append(await cluster.create_here())
         conn = await _filled[0].connect()
         await seed_cloud(conn)
         await conn.execute(_FILL)
@@ -67,23 +70,20 @@ class Explained:
         self.plans: list[str] = []
 
     async def fetch(self, query: str, *args: Any) -> Any:
-        async with self._transaction():
+        async with self.rolled_back():
             plan = await self._conn.fetch(f"explain (analyze, costs off, timing off, summary off) {query}", *args)
         self.plans.append("\n".join(row[0] for row in plan))
         return await self._conn.fetch(query, *args)
 
-    def _transaction(self) -> Any:
-        conn = self._conn
-
-        class RolledBack:
-            async def __aenter__(self) -> None:
-                self.transaction = conn.transaction()
-                await self.transaction.start()
-
-            async def __aexit__(self, *_: object) -> None:
-                await self.transaction.rollback()
-
-        return RolledBack()
+    @asynccontextmanager
+    async def rolled_back(self) -> AsyncIterator[None]:
+        """A transaction, or a savepoint in one, of which nothing stays."""
+        transaction = self._conn.transaction()
+        await transaction.start()
+        try:
+            yield
+        finally:
+            await transaction.rollback()
 
     async def fetchrow(self, query: str, *args: Any) -> Any:
         rows = await self.fetch(query, *args)
@@ -108,6 +108,10 @@ Query = Callable[[Any], Awaitable[Any]]
 
 def deep(conn: Any) -> Awaitable[Any]:
     return vms.list_views(conn, PROJECT, after=VMS - 500, limit=101)
+
+
+def labelled(**labels: str) -> Query:
+    return lambda conn: vms.list_views(conn, PROJECT, after=0, limit=101, labels=labels)
 
 
 QUERIES: dict[str, tuple[Query, int, int]] = {  # query, rows that it finds, rows that it may look at
@@ -174,11 +178,12 @@ async def test_a_free_address_is_found_at_once_after_many_claims(crowded: Databa
 
 
 async def test_saving_a_step_touches_one_row(explained: Explained) -> None:
-    op = await operations.find_live(explained, OperationId(100_001), 1)
-    assert op is not None
-    event = operations.Event("shutdown", "do", True, 1, op.created_at, 1.0)
-    op.state = "failed"
-    assert await operations.save(explained, op, 1, event, vm_status="stopped")
+    async with explained.rolled_back():
+        op = await operations.find_live(explained, OperationId(100_001), 1)
+        assert op is not None
+        event = operations.Event("shutdown", "do", True, 1, op.created_at, 1.0)
+        op.state = "failed"
+        assert await operations.save(explained, op, 1, event, vm_status="stopped")
     check(explained.plans, 10)
 
 

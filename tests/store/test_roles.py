@@ -8,15 +8,17 @@ import asyncpg
 import pytest
 from support.postgres import Connection, Database
 
-from terrace.migrate import READER, WRITER
+from terrace.migrate import READER, WRITER, migrate
 
 _DENIED = (asyncpg.InsufficientPrivilegeError, asyncpg.ReadOnlySQLTransactionError)
 _READ_WRITE = "set session characteristics as transaction read write"
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 async def tables(database: Database) -> list[str]:
+    """All tables; the database is migrated again, as a copy of a template has not what is granted on itself."""
     owner = await database.connect()
+    assert await migrate(owner, "reader", "writer") == []
     rows = await owner.fetch("select tablename from pg_tables where schemaname = 'public'")
     await owner.close()
     return [row[0] for row in rows]
@@ -36,6 +38,14 @@ async def writer(database: Database) -> AsyncIterator[Connection]:
     await conn.close()
 
 
+async def denied(conn: Connection, statement: str) -> None:
+    try:
+        await conn.execute(statement)
+    except _DENIED:
+        return
+    raise AssertionError(f"{statement!r} was not denied")
+
+
 async def test_the_reader_reads_everything(reader: Connection, tables: list[str]) -> None:
     assert len(tables) >= 14
     for table in tables:
@@ -49,7 +59,7 @@ async def test_the_reader_writes_nowhere(reader: Connection, tables: list[str], 
         assert await reader.fetchval("show transaction_read_only") == "off"
     for table in tables:
         column = await reader.fetchval(
-            "select attname from pg_attribute where attrelid = $1::text::regclass and attnum = 1", table
+            "select attname from pg_attribute where attrelid = $1::text::regclass order by attnum desc limit 1", table
         )
         for statement in (
             f"insert into {table} default values",
@@ -61,8 +71,7 @@ async def test_the_reader_writes_nowhere(reader: Connection, tables: list[str], 
             f"drop table {table}",
             f"create index on {table} ({column})",
         ):
-            with pytest.raises(_DENIED):
-                await reader.execute(statement)
+            await denied(reader, statement)
 
 
 async def test_the_reader_makes_nothing(reader: Connection) -> None:
@@ -78,15 +87,13 @@ async def test_the_reader_makes_nothing(reader: Connection) -> None:
         "select setval('vms_id_seq', 1)",
         "select lo_create(0)",
         "select lo_from_bytea(0, 'x')",
-        f"grant insert on vms to {READER}",
         f"alter role {READER} superuser",
         f"set role {WRITER}",
         "copy vms to program 'true'",
         "copy vms from '/dev/null'",
         "select pg_terminate_backend(pid) from pg_stat_activity where usename = 'terrace_owner'",
     ):
-        with pytest.raises(_DENIED):
-            await reader.execute(statement)
+        await denied(reader, statement)
 
 
 async def test_the_writer_changes_no_schema(writer: Connection, tables: list[str]) -> None:
@@ -101,20 +108,18 @@ async def test_the_writer_changes_no_schema(writer: Connection, tables: list[str
         *(f"drop table {table}" for table in tables),
         *(f"truncate {table}" for table in tables),
     ):
-        with pytest.raises(_DENIED):
-            await writer.execute(statement)
+        await denied(writer, statement)
 
 
 @pytest.mark.parametrize("table", ["projects", "tokens", "schema_migrations"])
 async def test_the_writer_grants_nobody_anything(writer: Connection, table: str) -> None:
-    column = "name" if table == "schema_migrations" else "id"
+    column = "role" if table == "tokens" else "name"
     for statement in (
         f"insert into {table} default values",
         f"update {table} set {column} = {column}",
         f"delete from {table}",
     ):
-        with pytest.raises(_DENIED):
-            await writer.execute(statement)
+        await denied(writer, statement)
 
 
 async def test_the_writer_keeps_the_books(writer: Connection) -> None:

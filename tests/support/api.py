@@ -44,9 +44,7 @@ class Api:
         vm: dict[str, Any] = response.json()
         return vm
 
-    async def post_vm(
-        self, name: str = "", *, headers: dict[str, str] | None = None, **fields: Any
-    ) -> httpx.Response:
+    async def post_vm(self, name: str = "", *, headers: dict[str, str] | None = None, **fields: Any) -> httpx.Response:
         """The answer to a request for a small VM."""
         body = {"name": name or new_name(), "ram_mib": 64, "disk_gib": 1, **fields}
         return await self.http.post("/vms", json=body, headers=headers)

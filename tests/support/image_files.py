@@ -18,7 +18,9 @@ def qcow2(seed: str, virtual_bytes: int = 64 * MIB, *, backing: str = "", versio
     """A qcow2 header (https://www.qemu.org/docs/master/interop/qcow2.html), enough for who reads no more."""
     name = backing.encode()
     offset = 112 if name else 0
-    head = struct.pack(">4sIQIIQIIQQIIQ", b"QFI\xfb", version, offset, len(name), 16, virtual_bytes, 0, 1, 0, 0, 0, 0, 0)
+    head = struct.pack(
+        ">4sIQIIQIIQQIIQ", b"QFI\xfb", version, offset, len(name), 16, virtual_bytes, 0, 1, 0, 0, 0, 0, 0
+    )
     head += struct.pack(">QQQII", 0, 0, 0, 4, 104) + bytes(8)
     head = head[:112].ljust(112, b"\x00") + name
     return head.ljust(MIB // 2, b"\x00") + hashlib.sha256(seed.encode()).digest().ljust(512, b"\x01")

@@ -199,10 +199,15 @@ def shared_cluster() -> Cluster:
     return cluster
 
 
+@pytest.fixture(scope="session")
+def cluster() -> Cluster:
+    """The cluster, before a loop runs."""
+    return shared_cluster()
+
+
 @pytest.fixture
-def database() -> Iterator[Database]:
+def database(cluster: Cluster) -> Iterator[Database]:
     """A migrated database of the test's own."""
-    cluster = shared_cluster()
     made = cluster.create()
     yield made
     cluster.drop(made)
