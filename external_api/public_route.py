@@ -35,9 +35,11 @@ class PublicRoute(APIRoute):
             await identify(request)
             if not takes_json:
                 return await handle(request)
-            read = _ReadRequest(request.scope, request.receive)
+            # FastAPI looks at the type again; a body without one is JSON to it
+            headers = [(name, value) for name, value in request.scope["headers"] if name != b"content-type"]
+            read = _ReadRequest({**request.scope, "headers": headers}, request.receive)
             if body := await read.body():
-                if not may_be_json(media_type(read)):
+                if not may_be_json(media_type(request)):
                     raise TerraceError(
                         "unsupported_media_type", "Send the body as JSON, with `Content-Type: application/json`."
                     )

@@ -78,6 +78,7 @@ class Node:
             name=f"internal-{settings.node_name}",
             size=settings.database_pool_size,
             timeout_s=settings.database_timeout_s,
+            generic_plans=True,
         )
         worker_pool = await db.create_pool(
             settings.database_url,
@@ -86,6 +87,7 @@ class Node:
             size=settings.database_pool_size,
             timeout_s=settings.database_timeout_s,
             relaxed_commit=True,
+            generic_plans=True,
         )
         capacity = settings.capacity()
         async with pool.acquire() as conn, conn.transaction():

@@ -68,11 +68,13 @@ async def create_pool(
     size: int,
     timeout_s: float,
     relaxed_commit: bool = False,
+    generic_plans: bool = False,
 ) -> Pool:
     """A pool of at most ``size`` connections, each statement bounded by ``timeout_s`` seconds.
 
     ``relaxed_commit`` acknowledges commits before they reach the disk: for progress that may be
-    lost in a crash of PostgreSQL because doing the step again is harmless.
+    lost in a crash of PostgreSQL because doing the step again is harmless. ``generic_plans`` plans each
+    statement once for all values: for statements that find their rows by key.
     """
     return await asyncpg.create_pool(
         url,
@@ -88,6 +90,8 @@ async def create_pool(
             "application_name": name,
             "synchronous_commit": "off" if relaxed_commit else "on",
             "idle_in_transaction_session_timeout": "30s",
+            "plan_cache_mode": "force_generic_plan" if generic_plans else "auto",
+            "jit": "off",
         },
     )
 

@@ -199,6 +199,16 @@ async def mark_running(conn: Conn, op_id: OperationId, incarnation: int, since: 
     )
 
 
+async def set_running(conn: Conn, op_id: OperationId, incarnation: int, started_at: datetime) -> None:
+    """Record that a pending operation is being carried out."""
+    await conn.execute(
+        f"update operations o set state = 'running', started_at = $3 where id = $1 and state = 'pending' and {_OURS}",
+        op_id,
+        incarnation,
+        started_at,
+    )
+
+
 async def list_live(
     conn: Conn, node: str, incarnation: int, excluding: Sequence[int], limit: int
 ) -> list[tuple[OperationId, VmId | None]]:

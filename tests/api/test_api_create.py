@@ -45,6 +45,28 @@ async def test_the_loose_spellings_work_as_they_stand(api: Api) -> None:
 
 
 @pytest.mark.parametrize(
+    "kind",
+    [
+        *(
+            "",
+            "application/json",
+            "application/json; charset=utf-8",
+            "APPLICATION/JSON",
+            "application/merge-patch+json",
+        ),
+        "application/x-www-form-urlencoded",  # as curl -d says of everything
+    ],
+)
+async def test_bodies_taken_for_json(api: Api, kind: str) -> None:
+    content = b'{"name":"test-1","ram_mib":64}'
+    response = await api.http.post("/vms", content=content, headers={"Content-Type": kind} if kind else {})
+    assert response.status_code == 201, response.text
+    action = f"/vms/{response.json()['id']}/actions/stop"
+    response = await api.http.post(action, content=b'{"timeout_s":9}', headers={"Content-Type": kind} if kind else {})
+    assert (response.status_code, response.json()["status"]) == (200, "stopped")
+
+
+@pytest.mark.parametrize(
     ("loose", "wanted"),
     [
         ({"RAM": 256}, {"ram_mib": 256}),

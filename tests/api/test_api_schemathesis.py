@@ -11,6 +11,7 @@ import pytest
 from support import image_files
 from support.api import Api
 from support.fake_stack import FakeStack
+from support.polling import eventually
 
 CHECKS = (
     *("not_a_server_error", "status_code_conformance", "content_type_conformance", "response_schema_conformance"),
@@ -26,10 +27,17 @@ async def tidy(api: Api) -> AsyncIterator[None]:
     for name in ("hv1", "hv2"):
         await api.http.post(f"/nodes/{name}/undrain")
     await api.delete_all_vms()
-    for kind, kept in (("images", "tiny"), ("ssh-keys", ""), ("networks", "default")):
-        for item in await api.all(f"/{kind}"):
-            if item["name"] != kept:
-                assert (await api.http.delete(f"/{kind}/{item['id']}")).status_code == 204
+
+    async def is_tidy() -> bool:
+        left = False
+        for kind, kept in (("images", "tiny"), ("ssh-keys", ""), ("networks", "default")):
+            for item in await api.all(f"/{kind}"):
+                if item["name"] != kept:
+                    left = True  # an import may still be under way
+                    await api.http.delete(f"/{kind}/{item['id']}")
+        return not left
+
+    await eventually(is_tidy)
     if (await api.http.get("/images/tiny")).status_code == 404:
         headers = {"Content-Type": "application/octet-stream"}
         await api.http.post("/images?name=tiny", content=image_files.raw("tiny"), headers=headers)

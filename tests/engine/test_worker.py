@@ -114,6 +114,17 @@ async def test_a_former_owner_can_save_nothing(make_bench: MakeBench) -> None:
     assert await bench.conn.fetchval("select status from vms") == "starting"
 
 
+async def test_a_stop_that_waits_is_seen_to_run(make_bench: MakeBench) -> None:
+    bench = await make_bench("vm_stop")
+    await stop_that_waits(bench)
+
+    async def runs() -> bool:
+        return (await bench.newest())[0].state == "running"
+
+    await eventually(runs)
+    assert (await bench.newest())[0].started_at is not None
+
+
 @pytest.mark.parametrize("drastic", ["vm_poweroff", "vm_delete"])
 async def test_a_waiting_stop_gives_way(make_bench: MakeBench, drastic: str) -> None:
     bench = await make_bench("vm_stop")
