@@ -95,9 +95,7 @@ def _age(value: Any) -> str:
         moment = datetime.fromisoformat(value)
     except ValueError:
         return value
-    seconds = int(
-        (datetime.now(UTC) - (moment if moment.tzinfo else moment.replace(tzinfo=UTC))).total_seconds()
-    )
+    seconds = int((datetime.now(UTC) - (moment if moment.tzinfo else moment.replace(tzinfo=UTC))).total_seconds())
     for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
         if seconds >= length:
             return f"{seconds // length}{unit}"

@@ -98,9 +98,7 @@ class Api:
             return self._send(method, path, headers=headers)
         return self._send(method, path, headers=headers, json=body)
 
-    def upload(
-        self, path: str, params: Mapping[str, str], content: Iterator[bytes], size_bytes: int
-    ) -> Reply:
+    def upload(self, path: str, params: Mapping[str, str], content: Iterator[bytes], size_bytes: int) -> Reply:
         """Streams a file. Not repeated: what was read is gone, and half an upload is no image."""
         import httpx
 
@@ -111,15 +109,11 @@ class Api:
         }
         timeout = httpx.Timeout(_UPLOAD_TIMEOUT_S, connect=_CONNECT_TIMEOUT_S)
         try:
-            response = self._http.post(
-                path, params=dict(params), content=content, headers=headers, timeout=timeout
-            )
+            response = self._http.post(path, params=dict(params), content=content, headers=headers, timeout=timeout)
         except httpx.TransportError as error:
             raise self._unreachable(error) from None
         except KeyboardInterrupt:
-            raise Failure(
-                ExitCode.INTERRUPTED, "The upload was interrupted: there is no new image."
-            ) from None
+            raise Failure(ExitCode.INTERRUPTED, "The upload was interrupted: there is no new image.") from None
         return read_reply(response, path)
 
     def _send(self, method: str, path: str, **request: Any) -> Reply:
@@ -150,9 +144,7 @@ class Api:
 
     def _unreachable(self, error: httpx.TransportError) -> Failure:
         reason = str(error) or type(error).__name__
-        hint = (
-            "Check TERRACE_URL (or --url), and that the platform runs: `scripts/stack status` on its machine."
-        )
+        hint = "Check TERRACE_URL (or --url), and that the platform runs: `scripts/stack status` on its machine."
         if _is_about_certificates(error):
             hint = "If the API has a certificate of your own authority, name its file in SSL_CERT_FILE."
         return Failure(

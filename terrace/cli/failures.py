@@ -31,9 +31,7 @@ class Failure(Exception):
     ``facts`` are labelled details (field errors, request id); ``hint`` says what to do.
     """
 
-    def __init__(
-        self, code: ExitCode, message: str, *, facts: Sequence[tuple[str, str]] = (), hint: str = ""
-    ) -> None:
+    def __init__(self, code: ExitCode, message: str, *, facts: Sequence[tuple[str, str]] = (), hint: str = "") -> None:
         super().__init__(message)
         self.code = code
         self.message = message

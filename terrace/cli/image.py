@@ -66,9 +66,7 @@ def create_image(
     name: Annotated[str, typer.Argument(help="Its name.")],
     file: Annotated[Path | None, typer.Option(help="Disk file to upload.")] = None,
     url: Annotated[str | None, typer.Option(help="Where the platform fetches the disk itself.")] = None,
-    format_: Annotated[
-        DiskFormat | None, typer.Option("--format", help="[default: what the file says it is]")
-    ] = None,
+    format_: Annotated[DiskFormat | None, typer.Option("--format", help="[default: what the file says it is]")] = None,
     checksum: Annotated[
         str | None,
         typer.Option(metavar="sha256:HEX", help="What the disk must have. [default of --file: computed]"),
@@ -97,9 +95,7 @@ def create_image(
 @image_app.command("delete")
 def delete_images(
     ctx: typer.Context,
-    image: Annotated[
-        list[str], typer.Argument(metavar="IMAGE", help="Names or ids.", autocompletion=image_names)
-    ],
+    image: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Names or ids.", autocompletion=image_names)],
     yes: Yes = False,
 ) -> None:
     """Delete images that no VM was made from."""
@@ -107,6 +103,4 @@ def delete_images(
 
 
 def _fetch(api: Api, name: str, given: dict[str, str | None]) -> Reply:
-    return api.change(
-        "POST", "/images", {"name": name, **{key: value for key, value in given.items() if value}}
-    )
+    return api.change("POST", "/images", {"name": name, **{key: value for key, value in given.items() if value}})

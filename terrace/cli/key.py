@@ -50,9 +50,7 @@ def show_key(
 def create_key(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(help="The name to store it under.")],
-    source: Annotated[
-        Path, typer.Argument(metavar="FILE|-", help="The file with the public key, - for stdin.")
-    ],
+    source: Annotated[Path, typer.Argument(metavar="FILE|-", help="The file with the public key, - for stdin.")],
     output: Output = None,
 ) -> None:
     """Store a public key."""

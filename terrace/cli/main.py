@@ -77,14 +77,10 @@ def _no_colour(value: bool) -> bool:
 @app.callback()
 def root(
     ctx: typer.Context,
-    url: Annotated[
-        str | None, typer.Option(envvar="TERRACE_URL", help="The API's address.", show_envvar=True)
-    ] = None,
+    url: Annotated[str | None, typer.Option(envvar="TERRACE_URL", help="The API's address.", show_envvar=True)] = None,
     token_file: Annotated[
         Path | None,
-        typer.Option(
-            help="File with the token. [default: the token in $TERRACE_TOKEN, or $TERRACE_TOKEN_FILE]"
-        ),
+        typer.Option(help="File with the token. [default: the token in $TERRACE_TOKEN, or $TERRACE_TOKEN_FILE]"),
     ] = None,
     output: Annotated[
         Format, typer.Option("--output", "-o", help="How to print results; also an option of each command.")

@@ -75,9 +75,7 @@ def create_network(
     if dhcp is Dhcp.EXTERNAL and any(given.values()):
         raise usage("With --dhcp external, subnet, gateway and DNS are the other DHCP server's matter.")
     if dhcp is Dhcp.TERRACE and not subnet:
-        raise usage(
-            "A network needs --subnet.", "Or --dhcp external, if another DHCP server serves the bridge."
-        )
+        raise usage("A network needs --subnet.", "Or --dhcp external, if another DHCP server serves the bridge.")
     body = {"name": name, "bridge": bridge, "dhcp": dhcp.value}
     session = session_of(ctx)
     with session.api() as api:

@@ -38,9 +38,7 @@ _COLUMNS = (
     Column("VMS", field("vms"), right=True),
     Column("CPU", _claimed_of("cpu_claimed", "cpu", "cpu_overcommit", "{:g}".format), right=True),
     Column("RAM", _claimed_of("ram_claimed_mib", "ram_mib", "ram_overcommit", mib), right=True),
-    Column(
-        "DISK", _claimed_of("disk_claimed_gib", "disk_gib", "disk_overcommit", "{:g}GiB".format), right=True
-    ),
+    Column("DISK", _claimed_of("disk_claimed_gib", "disk_gib", "disk_overcommit", "{:g}GiB".format), right=True),
     Column("SEEN", age("last_seen"), right=True),
 )
 
@@ -82,8 +80,6 @@ def maintenance(ctx: typer.Context, node: Nodes, output: Output = None) -> None:
 def _act(ctx: typer.Context, action: str, nodes: list[str], output: Output) -> None:
     session, tally = session_of(ctx), Tally()
     with session.api() as api:
-        changed = change_each(
-            api, nodes, lambda name: api.change("POST", path_of("nodes", name, action)), None, tally
-        )
+        changed = change_each(api, nodes, lambda name: api.change("POST", path_of("nodes", name, action)), None, tally)
     print_several([reply.body for reply, _ in changed if reply.body], _COLUMNS, output or session.output)
     tally.end()

@@ -62,9 +62,7 @@ def show_operation(ctx: typer.Context, operation: Operation, output: Output = No
 
 
 @op_app.command("wait")
-def wait_operation(
-    ctx: typer.Context, operation: Operation, timeout: Timeout = 300, output: Output = None
-) -> None:
+def wait_operation(ctx: typer.Context, operation: Operation, timeout: Timeout = 300, output: Output = None) -> None:
     """Wait until an operation has ended; exit code 1 if it failed."""
     session = session_of(ctx)
     with session.api() as api:

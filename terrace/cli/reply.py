@@ -61,9 +61,7 @@ def failure_of(response: httpx.Response, path: str) -> Failure:
     if not isinstance(problem, dict) or "status" not in problem:
         return _foreign(response)
     status, code = response.status_code, str(problem.get("code", ""))
-    facts = [
-        (str(error.get("field", "")), str(error.get("message", ""))) for error in problem.get("errors") or []
-    ]
+    facts = [(str(error.get("field", "")), str(error.get("message", ""))) for error in problem.get("errors") or []]
     facts.append(("code", f"{code or 'none'} (HTTP {status})"))
     request_id = problem.get("request_id") or response.headers.get("x-request-id")
     if request_id:
@@ -102,9 +100,7 @@ def _json_of(response: httpx.Response) -> Any:
 def _foreign(response: httpx.Response) -> Failure:
     url = response.request.url
     where = f"{url.scheme}://{url.netloc.decode('ascii')}"
-    facts = [
-        ("answer", f"HTTP {response.status_code} {response.headers.get('content-type', 'without a type')}")
-    ]
+    facts = [("answer", f"HTTP {response.status_code} {response.headers.get('content-type', 'without a type')}")]
     if response.has_redirect_location:
         facts.append(("redirects to", response.headers["location"]))
     code = _EXIT_OF_STATUS.get(response.status_code, ExitCode.UNAVAILABLE)

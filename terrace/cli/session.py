@@ -15,9 +15,7 @@ from terrace.cli.client import Api
 from terrace.cli.failures import ExitCode, Failure, usage
 from terrace.cli.output import Format, say
 
-_LOAD_ENV = (
-    "On the machine that runs Terrace, `. var/env` in its checkout sets TERRACE_URL and TERRACE_TOKEN."
-)
+_LOAD_ENV = "On the machine that runs Terrace, `. var/env` in its checkout sets TERRACE_URL and TERRACE_TOKEN."
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +46,7 @@ class Session:
         except ValueError:
             valid = False
         if not valid:
-            raise usage(
-                f"{self.url!r} is not an address of an API.", "It looks like https://cloud.example.org"
-            )
+            raise usage(f"{self.url!r} is not an address of an API.", "It looks like https://cloud.example.org")
         return url
 
     def token(self) -> str:

@@ -65,9 +65,7 @@ def delete_each(session: Session, what: str, collection: str, names: Sequence[st
     confirm_delete(what, names, yes)
     tally = Tally()
     with session.api() as api:
-        gone = change_each(
-            api, names, lambda name: api.change("DELETE", path_of(collection, name)), _DELETE_S, tally
-        )
+        gone = change_each(api, names, lambda name: api.change("DELETE", path_of(collection, name)), _DELETE_S, tally)
     tell_deleted(len(gone), names)
     tally.end()
 

@@ -29,15 +29,11 @@ def ssh(
     user: Annotated[str, typer.Option("--user", "-l", help="User to log in as.")] = "root",
     identity: Annotated[
         Path | None,
-        typer.Option(
-            "--identity", "-i", envvar="TERRACE_SSH_KEY", help="Private key. [default: ssh's own choice]"
-        ),
+        typer.Option("--identity", "-i", envvar="TERRACE_SSH_KEY", help="Private key. [default: ssh's own choice]"),
     ] = None,
     option: Annotated[
         list[str] | None,
-        typer.Option(
-            "--option", "-o", metavar="KEY=VALUE", help="Option for ssh, see ssh_config(5); repeatable."
-        ),
+        typer.Option("--option", "-o", metavar="KEY=VALUE", help="Option for ssh, see ssh_config(5); repeatable."),
     ] = None,
     timeout: Timeout = 180,
 ) -> None:
@@ -48,9 +44,7 @@ def ssh(
         if not guest.get("ready_at") or guest.get("status") != "running":
             guest = wait_ready(api, vm, deadline_after(timeout))
     if not guest.get("ip"):
-        raise Failure(
-            ExitCode.FAILED, f"VM {vm} has no address yet.", hint=f"`terrace vm show {vm}` shows it."
-        )
+        raise Failure(ExitCode.FAILED, f"VM {vm} has no address yet.", hint=f"`terrace vm show {vm}` shows it.")
     known_hosts = known_hosts_file(session.checked_url(), guest)
     known_hosts.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     arguments = ssh_arguments(guest, known_hosts, user, identity, option or [], command or [])

@@ -30,9 +30,7 @@ COLUMNS = (
 def list_vms(
     ctx: typer.Context,
     status: Annotated[str | None, typer.Option(help="Only VMs in this status, such as running.")] = None,
-    node: Annotated[
-        str | None, typer.Option(help="Only VMs on this node.", autocompletion=node_names)
-    ] = None,
+    node: Annotated[str | None, typer.Option(help="Only VMs on this node.", autocompletion=node_names)] = None,
     label: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only VMs with this label; repeatable.")
     ] = None,

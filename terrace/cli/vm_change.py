@@ -24,9 +24,7 @@ Grace = Annotated[
 ]
 
 
-def start(
-    ctx: typer.Context, vm: Vms, wait: Wait = True, timeout: Timeout = 300, output: Output = None
-) -> None:
+def start(ctx: typer.Context, vm: Vms, wait: Wait = True, timeout: Timeout = 300, output: Output = None) -> None:
     """Start VMs."""
     _act(ctx, "start", vm, None, timeout if wait else None, output)
 
@@ -55,16 +53,12 @@ def reboot(
     _act(ctx, "reboot", vm, grace, timeout if wait else None, output)
 
 
-def reset(
-    ctx: typer.Context, vm: Vms, wait: Wait = True, timeout: Timeout = 300, output: Output = None
-) -> None:
+def reset(ctx: typer.Context, vm: Vms, wait: Wait = True, timeout: Timeout = 300, output: Output = None) -> None:
     """Reset VMs at once, as a reset button does."""
     _act(ctx, "reset", vm, None, timeout if wait else None, output)
 
 
-def poweroff(
-    ctx: typer.Context, vm: Vms, wait: Wait = True, timeout: Timeout = 300, output: Output = None
-) -> None:
+def poweroff(ctx: typer.Context, vm: Vms, wait: Wait = True, timeout: Timeout = 300, output: Output = None) -> None:
     """Cut the power of VMs at once, also while a stop is waiting."""
     _act(ctx, "poweroff", vm, None, timeout if wait else None, output)
 
@@ -107,9 +101,6 @@ def _act(
             wait_s,
             tally,
         )
-        now = [
-            api.get(path_of("vms", reply.body["id"])) if operation else reply.body
-            for reply, operation in replies
-        ]
+        now = [api.get(path_of("vms", reply.body["id"])) if operation else reply.body for reply, operation in replies]
     print_several(now, COLUMNS, output or session.output)
     tally.end()

@@ -134,9 +134,7 @@ class StandIn:
             case "POST", [collection]:
                 return JSONResponse({"id": 1, "created_at": BORN, **await request.json()}, 201)
             case method, [collection, ref, *action]:
-                found = next(
-                    (one for one in self._all(collection) if ref in (one["name"], str(one.get("id")))), None
-                )
+                found = next((one for one in self._all(collection) if ref in (one["name"], str(one.get("id")))), None)
                 if found is None:
                     return _missing(collection, ref)
                 if method == "GET":
@@ -163,9 +161,7 @@ class StandIn:
         headers = {}
         if start + size < len(items):
             # another host than the one that was asked: only the query may be believed
-            headers["Link"] = (
-                f'<http://elsewhere.invalid/api/v1/x?limit={size}&cursor={start + size}>; rel="next"'
-            )
+            headers["Link"] = f'<http://elsewhere.invalid/api/v1/x?limit={size}&cursor={start + size}>; rel="next"'
         return JSONResponse(items[start : start + size], headers=headers)
 
     def _looked_at(self, found: Json) -> Json:
@@ -178,15 +174,9 @@ class StandIn:
     def _create_vm(self, wanted: Json) -> Response:
         if wanted["name"] in self.world.vms:
             return problem(409, "name_taken", f"A VM named {wanted['name']} exists in this project.")
-        asked = {
-            key: value
-            for key, value in wanted.items()
-            if key in ("name", "cpu", "ram_mib", "disk_gib", "labels")
-        }
+        asked = {key: value for key, value in wanted.items() if key in ("name", "cpu", "ram_mib", "disk_gib", "labels")}
         vm = self.world.add_vm(asked.pop("name"), status="creating", ready_at=None, started_at=None, **asked)
-        operation = self.world.add_operation(
-            "vm_create", vm, lambda: vm.update(status="running", started_at=BORN)
-        )
+        operation = self.world.add_operation("vm_create", vm, lambda: vm.update(status="running", started_at=BORN))
         vm.update(operation=operation["id"], _looks_left=self.world.ready_after_looks)
         return self._accepted({key: value for key, value in vm.items() if not key.startswith("_")}, operation)
 
@@ -236,8 +226,6 @@ def cut() -> Response:
     class Cut(Response):
         async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
             # the server closes the connection on an application that ends in the middle of an answer
-            await send(
-                {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"10")]}
-            )
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"10")]})
 
     return Cut()

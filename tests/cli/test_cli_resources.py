@@ -13,9 +13,7 @@ from stand_in_api import World
 PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ test@example"
 
 
-@pytest.mark.parametrize(
-    ("content", "disk_format"), [(b"QFI\xfb" + bytes(3_000_000), "qcow2"), (b"raw", "raw")]
-)
+@pytest.mark.parametrize(("content", "disk_format"), [(b"QFI\xfb" + bytes(3_000_000), "qcow2"), (b"raw", "raw")])
 def test_an_image_is_uploaded_with_its_checksum(
     run: Run, world: World, tmp_path: Path, content: bytes, disk_format: str
 ) -> None:
@@ -115,10 +113,7 @@ def test_networks(run: Run, world: World) -> None:
     assert run("network", "create", "lan", "--bridge", "br0", "--dhcp", "external").exit_code == 0
     assert json.loads(world.asked("POST")[1].body) == {"name": "lan", "bridge": "br0", "dhcp": "external"}
     assert run("network", "create", "lan", "--bridge", "br0").exit_code == 2
-    assert (
-        run("network", "create", "lan", "--bridge", "br0", "--dhcp", "external", "--dns", "1.1.1.1").exit_code
-        == 2
-    )
+    assert run("network", "create", "lan", "--bridge", "br0", "--dhcp", "external", "--dns", "1.1.1.1").exit_code == 2
 
 
 @pytest.mark.parametrize("kind", ["image", "key", "network"])

@@ -20,9 +20,7 @@ def complete(env: Mapping[str, str], line: str) -> list[str]:
     """What bash would offer after ``line``."""
     words = line.split(" ")
     shell = {"_TERRACE_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
-    return subprocess.run(
-        COMMAND, env={**env, **shell}, capture_output=True, text=True, timeout=30
-    ).stdout.split()
+    return subprocess.run(COMMAND, env={**env, **shell}, capture_output=True, text=True, timeout=30).stdout.split()
 
 
 def test_version(run: Run) -> None:

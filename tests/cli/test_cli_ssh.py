@@ -66,9 +66,7 @@ def test_a_command_user_key_and_options(ssh_env: dict[str, str], world: World) -
 
 def test_the_key_comes_from_the_environment(ssh_env: dict[str, str], world: World) -> None:
     world.add_vm("test-1")
-    arguments = run_process(
-        {**ssh_env, "TERRACE_SSH_KEY": "/env/id"}, "vm", "ssh", "test-1"
-    ).stdout.splitlines()
+    arguments = run_process({**ssh_env, "TERRACE_SSH_KEY": "/env/id"}, "vm", "ssh", "test-1").stdout.splitlines()
     assert arguments[arguments.index("-i") + 1] == "/env/id"
 
 

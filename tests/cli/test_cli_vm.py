@@ -187,9 +187,7 @@ def test_delete_without_a_terminal_needs_yes(run: Run, world: World) -> None:
 
 
 @pytest.mark.parametrize(("answer", "exit_code", "left"), [(b"y\n", 0, 0), (b"n\n", 1, 1), (b"\x03", 130, 1)])
-def test_delete_asks_on_a_terminal(
-    env: dict[str, str], world: World, answer: bytes, exit_code: int, left: int
-) -> None:
+def test_delete_asks_on_a_terminal(env: dict[str, str], world: World, answer: bytes, exit_code: int, left: int) -> None:
     world.add_vm("a")
     result = run_on_terminal(env, "vm", "delete", "a", answer_after=("Delete VM a?", answer))
     assert result.exit_code == exit_code, result.output
