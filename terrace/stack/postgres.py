@@ -36,6 +36,7 @@ lc_messages = 'C'
 log_line_prefix = '%m [%p] %u '
 log_statement = none
 log_min_duration_statement = 1s
+log_parameter_max_length = 0
 """
 ACCESS = """\
 local all all scram-sha-256

@@ -48,6 +48,7 @@ async def test_made_up_requests(fake_stack: FakeStack, tmp_path: Path) -> None:
     # fuzzing drains the nodes, too, and then 507 is true
     config = tmp_path / "schemathesis.toml"
     config.write_text('[checks.not_a_server_error]\nexpected-statuses = ["2xx", "3xx", "4xx", 507]\n')
+    # one worker: Python 3.11 can't parse its own sources in two threads at once, which Hypothesis does
     command = [
         *(
             str(Path(sys.executable).parent / "st"),
@@ -58,8 +59,8 @@ async def test_made_up_requests(fake_stack: FakeStack, tmp_path: Path) -> None:
         ),
         *("--header", f"Authorization: Bearer {fake_stack.token}"),
         *("--header", "Prefer: wait=1"),
-        *("--checks", ",".join(CHECKS), "--phases", "examples,coverage,fuzzing", "--max-examples", "12"),
-        *("--seed", "1", "--generation-database", "none", "--workers", "2", "--request-timeout", "20", "--no-color"),
+        *("--checks", ",".join(CHECKS), "--phases", "examples,coverage,fuzzing", "--max-examples", "10"),
+        *("--seed", "1", "--generation-database", "none", "--workers", "1", "--request-timeout", "20", "--no-color"),
         *("--suppress-health-check", "all", "--max-time", "40"),
     ]
     process = await asyncio.create_subprocess_exec(
