@@ -68,7 +68,6 @@ class Run:
 
     op: Operation
     slots: asyncio.Semaphore  # how many runs may work at once; this one has a slot
-    show_running: Callable[[Operation], Awaitable[None]]
     interrupted: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def wait(self, event: asyncio.Event, timeout_s: float) -> bool:
@@ -76,8 +75,6 @@ class Run:
 
         Another run has the slot meanwhile: guests that take their time must not hold up a node.
         """
-        if self.op.started_at is None:
-            await self.show_running(self.op)
         waits = [asyncio.ensure_future(event.wait()), asyncio.ensure_future(self.interrupted.wait())]
         self.slots.release()
         try:

@@ -163,7 +163,7 @@ class Worker:
                 if op is None or previous is not None:
                     op = await self._read(op_id)
                 log.bind(op=op.id, kind=op.kind, request_id=op.request_id)
-                run = Run(op, self._slots, self._show_running, interrupted)
+                run = Run(op, self._slots, interrupted)
                 workflow = self._workflows[op.kind]
                 subject = await self._load(workflow, op)
                 await self._advance(workflow, subject, run)
@@ -178,12 +178,6 @@ class Worker:
             return
         _log.info("operation_finished", state=op.state, error=op.error)
         await self._on_finished(op)
-
-    async def _show_running(self, op: Operation) -> None:
-        """Save that an operation runs, where the end of its first step, which says so too, may be far away."""
-        op.started_at = datetime.now(UTC)
-        async with self._pool.acquire() as conn:
-            await operations.set_running(conn, op.id, self._incarnation, op.started_at)
 
     async def _read(self, op_id: OperationId) -> Operation:
         """The operation as it is now: it may have ended or moved since its id was read."""

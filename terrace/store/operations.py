@@ -123,7 +123,7 @@ _OURS = """o.state in ('pending', 'running', 'undoing')
        and exists (select 1 from nodes n where n.name = o.node and n.incarnation = $2)
        and (o.vm_id is null or exists (select 1 from vms v where v.id = o.vm_id and v.epoch = o.epoch))"""
 
-_SAVE = f"""
+_MOVED = f"""
 with moved as (
     update operations o
        set cursor = $3, state = $4, attempt = $5, run_after = now() + make_interval(secs => $6),
@@ -131,18 +131,25 @@ with moved as (
            started_at = coalesce(started_at, $13),
            finished_at = case when $4 in ('succeeded', 'failed', 'stuck') then now() end
      where o.id = $1 and {_OURS}
-    returning o.id, o.vm_id),
- forgotten as (  -- what was undone may be asked for again
-    delete from idempotency_keys k using moved where $4 = 'failed' and k.operation_id = moved.id),
- changed as (
-    update vms v
-       set status = coalesce($16, v.status), error = case when $16 is null then v.error else $17 end,
-           started_at = case when $18 then now() else v.started_at end,
-           ready_at = case when $16 is null then v.ready_at end
-      from moved where v.id = moved.vm_id and ($16::text is not null))
+    returning o.id, o.vm_id)"""
+_EVENT = """
 insert into operation_events (operation_id, step, phase, ok, attempt, started_at, duration_ms, error)
 select moved.id, $9, $10, $11, $12, $13, $14, $15 from moved
 returning operation_id"""
+_SAVE = _MOVED + _EVENT
+_SAVE_FAILED = f"""{_MOVED},
+ forgotten as (  -- what was undone may be asked for again
+    delete from idempotency_keys k using moved where k.operation_id = moved.id)
+{_EVENT}"""
+_SAVE_WITH_VM = f"""{_MOVED},
+ forgotten as (
+    delete from idempotency_keys k using moved where $4 = 'failed' and k.operation_id = moved.id),
+ changed as (
+    update vms v
+       set status = $16, error = $17, ready_at = null,
+           started_at = case when $18 then now() else v.started_at end
+      from moved where v.id = moved.vm_id)
+{_EVENT}"""
 
 
 async def save(
@@ -162,9 +169,11 @@ async def save(
     False when this worker may no longer say so: the operation was superseded, another incarnation of
     the node runs, or the VM has another owner.
     """
+    vm_change = (vm_status, vm_error, vm_started) if vm_status is not None else ()
+    statement = _SAVE_WITH_VM if vm_change else _SAVE_FAILED if op.state == "failed" else _SAVE
     return (
         await conn.fetchval(
-            _SAVE,
+            statement,
             op.id,
             incarnation,
             op.cursor,
@@ -180,9 +189,7 @@ async def save(
             event.started_at,
             event.duration_ms,
             event.error,
-            vm_status,
-            vm_error,
-            vm_started,
+            *vm_change,
         )
         is not None
     )
@@ -196,16 +203,6 @@ async def mark_running(conn: Conn, op_id: OperationId, incarnation: int, since: 
         op_id,
         incarnation,
         since,
-    )
-
-
-async def set_running(conn: Conn, op_id: OperationId, incarnation: int, started_at: datetime) -> None:
-    """Record that a pending operation is being carried out."""
-    await conn.execute(
-        f"update operations o set state = 'running', started_at = $3 where id = $1 and state = 'pending' and {_OURS}",
-        op_id,
-        incarnation,
-        started_at,
     )
 
 
