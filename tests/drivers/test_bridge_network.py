@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from frames import arp, dhcp_reply, ethernet, udp
-from network_namespaces import inside, ip, new_namespace
+from support.network_namespaces import inside, ip, new_namespace
 from waiting import Collected
 
 from internal_api.drivers.bridge_network import BridgeNetwork, NullNetwork

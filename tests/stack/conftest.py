@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.network_namespaces import inside, new_namespace
 
-from terrace.stack import commands, stop
+from terrace.stack import stop
 from terrace.stack.control import Control, start_supervisor
 from terrace.stack.layout import Layout
 
@@ -27,7 +28,7 @@ def control(layout: Layout) -> Iterator[Control]:
 
 
 @pytest.fixture
-def private_network() -> None:
-    """Tests that make bridges and tables run in a network namespace of the test run's own."""
-    routes = commands.run_json("ip", "-j", "route", "show", "default")
-    assert routes == [], "run the tests with scripts/test: these change the network of their namespace"
+def private_network() -> Iterator[None]:
+    """A network namespace of the test's own, in which no other stack has a bridge, table or setting."""
+    with new_namespace() as namespace, inside(namespace):
+        yield

@@ -19,7 +19,6 @@ from terrace.stack.follow import apply_and_follow
 from terrace.stack.progress import Progress
 from terrace.stack.settings import StackSettings
 
-pytestmark = pytest.mark.usefixtures("private_network")
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 OURS = ("migrate", "bootstrap", "internal", "external")
 
