@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -48,6 +49,7 @@ async def test_made_up_requests(fake_stack: FakeStack, tmp_path: Path) -> None:
     # fuzzing drains the nodes, too, and then 507 is true
     config = tmp_path / "schemathesis.toml"
     config.write_text('[checks.not_a_server_error]\nexpected-statuses = ["2xx", "3xx", "4xx", 507]\n')
+    examples, seconds = ("100", "240") if os.environ.get("TERRACE_TEST_FULL") else ("10", "40")
     # one worker: Python 3.11 can't parse its own sources in two threads at once, which Hypothesis does
     command = [
         *(
@@ -59,9 +61,9 @@ async def test_made_up_requests(fake_stack: FakeStack, tmp_path: Path) -> None:
         ),
         *("--header", f"Authorization: Bearer {fake_stack.token}"),
         *("--header", "Prefer: wait=1"),
-        *("--checks", ",".join(CHECKS), "--phases", "examples,coverage,fuzzing", "--max-examples", "10"),
+        *("--checks", ",".join(CHECKS), "--phases", "examples,coverage,fuzzing", "--max-examples", examples),
         *("--seed", "1", "--generation-database", "none", "--workers", "1", "--request-timeout", "20", "--no-color"),
-        *("--suppress-health-check", "all", "--max-time", "40"),
+        *("--suppress-health-check", "all", "--max-time", seconds),
     ]
     process = await asyncio.create_subprocess_exec(
         *command, cwd=tmp_path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
