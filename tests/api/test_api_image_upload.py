@@ -207,7 +207,7 @@ async def test_an_upload_that_is_cut_off_leaves_nothing(api: Api, fake_stack: Fa
             any(f"cut-{chunked}" in fake_stack.log(f"{tier}{n}") for n in (1, 2)) for tier in ("external", "internal")
         )
 
-    await eventually(noticed)
+    await eventually(noticed, 60)
     assert_problem(await api.http.get("/images/cut-off"), 404, "not_found")
     assert stored(fake_stack) == before
     for member in ("external1", "external2", "internal1", "internal2"):
