@@ -202,14 +202,16 @@ async def test_an_upload_that_is_cut_off_leaves_nothing(api: Api, fake_stack: Fa
     with socket.create_connection((where.hostname, where.port), timeout=5) as connection:
         connection.sendall(head.encode() + (b"200\r\n" if chunked else b"") + bytes(512))
 
-    async def noticed() -> bool:
-        return all(
-            any(f"cut-{chunked}" in fake_stack.log(f"{tier}{n}") for n in (1, 2)) for tier in ("external", "internal")
-        )
+    async def noticed() -> bool:  # the internal tier may never hear of an upload that is cut off early
+        return any(f"cut-{chunked}" in fake_stack.log(f"external{n}") for n in (1, 2))
 
-    await eventually(noticed, 60)
+    await eventually(noticed)
     assert_problem(await api.http.get("/images/cut-off"), 404, "not_found")
-    assert stored(fake_stack) == before
+
+    async def nothing_left() -> bool:
+        return stored(fake_stack) == before
+
+    await eventually(nothing_left)
     for member in ("external1", "external2", "internal1", "internal2"):
         assert '"unhandled"' not in "".join(
             line for line in fake_stack.log(member).split("\n") if f"cut-{chunked}" in line
