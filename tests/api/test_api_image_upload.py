@@ -197,10 +197,14 @@ async def test_an_upload_that_is_cut_off_leaves_nothing(api: Api, fake_stack: Fa
     length = "Transfer-Encoding: chunked" if chunked else "Content-Length: 1048576"
     head = (
         f"POST /api/v1/images?name=cut-off HTTP/1.1\r\nHost: {where.netloc}\r\nAuthorization: Bearer {fake_stack.token}"
-        f"\r\nContent-Type: application/octet-stream\r\nX-Request-ID: cut-{chunked}\r\n{length}\r\n\r\n"
+        f"\r\nContent-Type: application/octet-stream\r\nX-Request-ID: cut-{chunked}\r\nExpect: 100-continue"
+        f"\r\n{length}\r\n\r\n"
     )
     with socket.create_connection((where.hostname, where.port), timeout=5) as connection:
-        connection.sendall(head.encode() + (b"200\r\n" if chunked else b"") + bytes(512))
+        connection.sendall(head.encode())
+        # A node asks for the body only when it reads it: from here on it must notice the end of the connection.
+        assert connection.recv(1024).startswith(b"HTTP/1.1 100 ")
+        connection.sendall((b"200\r\n" if chunked else b"") + bytes(512))
 
     async def noticed() -> bool:  # the internal tier may never hear of an upload that is cut off early
         return any(f"cut-{chunked}" in fake_stack.log(f"external{n}") for n in (1, 2))
