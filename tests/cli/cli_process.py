@@ -36,6 +36,7 @@ def run_on_terminal(
     """Runs the command on a pseudo-terminal, and presses keys once a text was shown."""
     child, terminal = pty.fork()
     if child == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a background job of a script is started with it ignored
         os.execvpe(COMMAND[0], [*COMMAND, *arguments], dict(env))
     shown, deadline = b"", time.monotonic() + 60
     while time.monotonic() < deadline:
