@@ -14,7 +14,7 @@ from starlette.types import Scope
 from external_api.answers import Problem
 from external_api.answers import problems as problems_of
 from external_api.edge import Edge
-from external_api.routes import health, images, networks, nodes, operations, ssh_keys, vms
+from external_api.routes import health, images, networks, nodes, operations, snapshots, ssh_keys, vms, volumes
 from external_api.settings import ExternalSettings
 from terrace import __version__, log, problems
 from terrace.api.image import ImageCreate
@@ -51,7 +51,7 @@ def create_app(settings: ExternalSettings) -> FastAPI:
         strict_content_type=False,  # a body without a type is JSON; PublicRoute refuses other types
     )
     problems.install(app)
-    for part in (vms, operations, images, ssh_keys, networks, nodes, health):
+    for part in (vms, volumes, snapshots, operations, images, ssh_keys, networks, nodes, health):
         app.include_router(part.router)
     app.add_middleware(
         RequestMiddleware,

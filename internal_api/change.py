@@ -129,10 +129,18 @@ async def _make_way(conn: Conn, vm: Vm, kind: str) -> tuple[Operation | None, Op
     if live.kind in vm_state.SUPERSEDED_BY.get(kind, frozenset()):
         await operations.supersede(conn, live.id, kind)
         return None, live
-    raise Conflict(
-        "vm_busy",
-        f"Operation {live.id} ({live.kind}) is still under way on this VM. Wait for it to end.",
-    )
+    raise _busy(live)
+
+
+async def refuse_if_busy(conn: Conn, vm: Vm) -> None:
+    """Raise Conflict ``vm_busy`` when an operation on the VM, which the caller has locked, is live."""
+    live = await operations.find_live_of_vm(conn, vm.id)
+    if live is not None:
+        raise _busy(live)
+
+
+def _busy(live: Operation) -> Conflict:
+    return Conflict("vm_busy", f"Operation {live.id} ({live.kind}) is still under way on this VM. Wait for it to end.")
 
 
 async def _begin(

@@ -18,10 +18,11 @@ from terrace import ssh_key
 from terrace.api.vm import VmCreate
 from terrace.db import Conn, in_transaction
 from terrace.errors import Conflict, Refused, TerraceError
-from terrace.store import idempotency, images, networks, nodes, operations, ssh_keys, vms
+from terrace.store import idempotency, images, networks, nodes, operations, ssh_keys, vms, volumes
 from terrace.store.images import Image
 from terrace.store.networks import Network
 from terrace.store.operations import NewOperation, Operation
+from terrace.store.volumes import NewVolume
 from terrace.types import Identity, VmId, find_id
 
 
@@ -51,9 +52,11 @@ async def claim_vm(host: Host, who: Identity, body: VmCreate, key: idempotency.K
     try:
         return await in_transaction(host.pool, work)
     except asyncpg.UniqueViolationError as exc:
-        if exc.constraint_name != "vms_project_id_name_key":
-            raise
-        raise Conflict("name_taken", f"A VM named {body.name} exists in this project.") from None
+        if exc.constraint_name == "vms_project_id_name_key":
+            raise Conflict("name_taken", f"A VM named {body.name} exists in this project.") from None
+        if exc.constraint_name == "volumes_project_id_name_key":
+            raise Conflict("name_taken", "A volume of one of these names exists in this project.") from None
+        raise
 
 
 async def _claim(
@@ -63,7 +66,7 @@ async def _claim(
     network = await _network(conn, body)
     keys = await _ssh_keys(conn, who, body)
     has_cpu_and_ram, has_disk = await nodes.claim(
-        conn, host.node, host.incarnation, host.pool_id, cpu=body.cpu, ram_mib=body.ram_mib, disk_gib=body.disk_gib
+        conn, host.node, host.incarnation, host.pool_id, cpu=body.cpu, ram_mib=body.ram_mib, disk_gib=body.all_disks_gib
     )
     if not (has_cpu_and_ram and has_disk):
         await _refuse_if_impossible(conn, body)
@@ -95,6 +98,8 @@ async def _claim(
     if inserted is None:
         raise TerraceError("no_address", f"Network {network.name} has no free address.")
     vm_id, _ = inserted
+    if body.volumes:
+        await volumes.insert(conn, [_new_volume(host, who, body, vm_id, index) for index in range(len(body.volumes))])
     operation = await operations.insert(
         conn,
         NewOperation(
@@ -112,6 +117,20 @@ async def _claim(
     )
     await idempotency.settle(conn, key, operation_id=operation.id)
     return Claimed(operation, vm_id, repeated=False)
+
+
+def _new_volume(host: Host, who: Identity, body: VmCreate, vm_id: VmId, index: int) -> NewVolume:
+    wanted = body.volumes[index]
+    return NewVolume(
+        uuid=uuid.uuid4(),
+        project_id=who.project_id,
+        name=wanted.name,
+        size_gib=wanted.size_gib,
+        pool_id=host.pool_id,
+        vm_id=vm_id,
+        slot=volumes.FIRST_SLOT + index,
+        delete_with_vm=wanted.delete_with_vm,
+    )
 
 
 def new_mac() -> str:
@@ -159,8 +178,8 @@ async def _ssh_keys(conn: Conn, who: Identity, body: VmCreate) -> list[str]:
 
 
 async def _refuse_if_impossible(conn: Conn, body: VmCreate) -> None:
-    if not await nodes.has_node_for(conn, body.cpu, body.ram_mib, body.disk_gib):
+    if not await nodes.has_node_for(conn, body.cpu, body.ram_mib, body.all_disks_gib):
         raise TerraceError(
             "size_out_of_range",
-            "No node is large enough for this VM, even when empty. Ask for less cpu, ram_mib or disk_gib.",
+            "No node is large enough for this VM, even when empty. Ask for less cpu, ram_mib, disk_gib or volumes.",
         )

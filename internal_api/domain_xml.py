@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Literal
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from internal_api.drivers.protocols import DiskSource, DomainSpec, NicSpec
+from internal_api.drivers.protocols import DomainDisk, DomainSpec, NicSpec
+from terrace.types import MAX_VOLUMES
 
 # The metadata element that makes a domain ours.
 XMLNS = "https://terrace.cloud/xmlns/1"
-# On q35 a device can be plugged into a running guest only where a root port is free.
-SPARE_ROOT_PORTS = 6
+# On q35 a device can be plugged into a running guest only where a root port is free: these are, even when
+# all volumes that a VM may have are plugged in.
+SPARE_ROOT_PORTS = 2
+FIRST_VOLUME_SLOT = 2
+SERIAL_BYTES = 20  # as many as virtio's disks have
 # TCG's cache of translated code is 1 GiB by default and fills with time.
 TCG_CACHE_MIB = 32
 
@@ -70,8 +74,8 @@ def domain_xml(spec: DomainSpec, host: HostFacts) -> str:
     if host.domain_type != "test":
         _text(devices, "emulator", host.emulator)
         _controllers(devices, spec)
-    for index, disk in enumerate(spec.disks):
-        _disk(devices, index, disk)
+    for disk in spec.disks:
+        devices.append(_disk(disk))
     for nic in spec.nics:
         _nic(devices, nic)
     if host.domain_type != "test":
@@ -79,6 +83,18 @@ def domain_xml(spec: DomainSpec, host: HostFacts) -> str:
         _platform_devices(devices)
     indent(domain)
     return tostring(domain, encoding="unicode") + "\n"
+
+
+def disk_xml(disk: DomainDisk) -> str:
+    """The ``<disk>`` alone, as it is plugged in later."""
+    return tostring(_disk(disk), encoding="unicode")
+
+
+def count_root_ports(spec: DomainSpec) -> int:
+    """The same however many volumes the domain has right now."""
+    fixed_disks = sum(disk.slot < FIRST_VOLUME_SLOT for disk in spec.disks)
+    platform = 3  # virtio-serial, rng, balloon
+    return fixed_disks + len(spec.nics) + platform + MAX_VOLUMES + SPARE_ROOT_PORTS
 
 
 def _text(parent: Element, tag: str, text: str, **attributes: str) -> Element:
@@ -103,30 +119,36 @@ def _controllers(devices: Element, spec: DomainSpec) -> None:
     # A USB controller would cost start time and nothing here uses it.
     SubElement(devices, "controller", type="usb", model="none")
     SubElement(devices, "controller", type="pci", index="0", model="pcie-root")
-    platform = 3  # virtio-serial, rng, balloon
-    for index in range(len(spec.disks) + len(spec.nics) + platform + SPARE_ROOT_PORTS):
+    for index in range(count_root_ports(spec)):
         SubElement(devices, "controller", type="pci", index=str(index + 1), model="pcie-root-port")
 
 
-def _disk(devices: Element, index: int, disk: DiskSource) -> None:
-    element = SubElement(devices, "disk", type=disk.kind, device="disk")
-    driver = SubElement(element, "driver", name="qemu", type=disk.format, cache=disk.cache)
-    if not disk.readonly:
+def _disk(disk: DomainDisk) -> Element:
+    source, serial = disk.source, disk.serial
+    if len(serial.encode()) > SERIAL_BYTES:
+        raise ValueError(f"the disk's serial {serial!r} is longer than {SERIAL_BYTES} bytes")
+    element = Element("disk", type=source.kind, device="disk")
+    driver = SubElement(element, "driver", name="qemu", type=source.format, cache=source.cache)
+    if not source.readonly:
         driver.set("discard", "unmap")
-    if disk.kind == "network":
-        source = SubElement(element, "source", protocol="rbd", name=disk.path)
-        for host, port in disk.hosts:
-            SubElement(source, "host", name=host, port=str(port))
-        if disk.username and disk.secret_uuid:
-            auth = SubElement(source, "auth", username=disk.username)
-            SubElement(auth, "secret", type="ceph", uuid=disk.secret_uuid)
+        # A guest that waits loses nothing when its storage fails, is full or is fenced off (reads count,
+        # too: a file system that meets an error is read-only until the next boot).
+        driver.set("error_policy", "stop")
+        driver.set("rerror_policy", "stop")
+    if source.kind == "network":
+        network = SubElement(element, "source", protocol="rbd", name=source.path)
+        for host, port in source.hosts:
+            SubElement(network, "host", name=host, port=str(port))
+        if source.username and source.secret_uuid:
+            auth = SubElement(network, "auth", username=source.username)
+            SubElement(auth, "secret", type="ceph", uuid=source.secret_uuid)
     else:
-        SubElement(element, "source", file=disk.path)
-    SubElement(element, "target", dev=f"vd{chr(ord('a') + index)}", bus="virtio")
-    # Gives guests a stable /dev/disk/by-id/virtio-disk-N.
-    _text(element, "serial", f"disk-{index}")
-    if disk.readonly:
+        SubElement(element, "source", file=source.path)
+    SubElement(element, "target", dev=disk.target, bus="virtio")
+    _text(element, "serial", serial)
+    if source.readonly:
         SubElement(element, "readonly")
+    return element
 
 
 def _nic(devices: Element, nic: NicSpec) -> None:

@@ -66,6 +66,7 @@ class Host:
     signals: Signals = field(default_factory=Signals)
     image_locks: dict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
     vm_of_domain: dict[UUID, VmId] = field(default_factory=dict)
+    pool_known: bool = False  # whether the hypervisor knows how to reach the storage's pool
     going_down: bool = False
 
     @property
@@ -77,6 +78,16 @@ class Host:
 def volume_name(vm: Vm) -> str:
     """Name of a VM's system disk in its pool."""
     return f"{vm.uuid}-root"
+
+
+def data_volume_name(uuid: UUID) -> str:
+    """Name of a data volume in its pool."""
+    return f"{uuid}-data"
+
+
+def snapshot_name(uuid: UUID) -> str:
+    """Name of a snapshot, at each disk that it is of."""
+    return f"s-{uuid}"
 
 
 def seed_name(vm: Vm) -> str:

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from starlette.types import Scope
 
 from internal_api.node import Node
-from internal_api.routes import health, images, networks, nodes, ssh_keys, vms
+from internal_api.routes import health, images, networks, nodes, snapshots, ssh_keys, vms, volumes
 from internal_api.settings import InternalSettings
 from terrace import __version__, log, problems
 from terrace.asgi import RequestMiddleware
@@ -32,7 +32,7 @@ def create_app(settings: InternalSettings, probe: Probe | None = None) -> FastAP
 
     app = FastAPI(title="Terrace internal API", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
     problems.install(app)
-    for part in (health, vms, images, ssh_keys, nodes, networks):
+    for part in (health, vms, volumes, snapshots, images, ssh_keys, nodes, networks):
         app.include_router(part.router)
     app.add_middleware(
         RequestMiddleware,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 from terrace.store.operations import Operation
 
@@ -20,6 +20,11 @@ STEP_SECONDS = Histogram(
     "Time that one attempt of a step took",
     ["kind", "step", "ok"],
     buckets=(0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 30, 60),
+)
+POOL_CAPACITY = Gauge("terrace_pool_capacity_bytes", "Size of the node's pool, as its storage says", ["pool"])
+POOL_USED = Gauge("terrace_pool_used_bytes", "What the node's pool holds, as its storage says", ["pool"])
+POOL_DRIFT = Gauge(
+    "terrace_pool_drift", "Where the node's pool and the records differ: orphan, missing or foreign", ["pool", "kind"]
 )
 CLAIMS = Counter("terrace_claims_total", "Claims of VMs: accepted, or refused and why", ["outcome"])
 

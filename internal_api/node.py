@@ -12,10 +12,12 @@ import httpx
 
 from internal_api import change, metrics
 from internal_api.drivers.build import build_drivers
+from internal_api.drivers.protocols import Storage
 from internal_api.host import Host
 from internal_api.pulse import Heart
 from internal_api.reconcile.housekeeping import keep_house
 from internal_api.reconcile.observe import Observer
+from internal_api.reconcile.pool import PoolWatch, find_pool_gib
 from internal_api.reconcile.ready import ReadyWatch
 from internal_api.settings import InternalSettings
 from internal_api.workflows import workflows
@@ -24,8 +26,9 @@ from terrace.engine.waiters import Waiters
 from terrace.engine.worker import Probe, Worker
 from terrace.placement import Placement
 from terrace.problems import DATABASE_ERRORS
-from terrace.store import nodes, operations
+from terrace.store import nodes, operations, pool_drift
 from terrace.store.operations import Operation
+from terrace.types import PoolId
 
 _log = log.get(__name__)
 _STOP_PATIENCE_S = 8.0
@@ -67,10 +70,6 @@ class Node:
         Raises SystemExit when another process runs this node.
         """
         lock_fd = _lock(settings)
-        drivers = build_drivers(settings)
-        await drivers.storage.connect()
-        await drivers.hypervisor.connect()
-        await drivers.network.connect()
         password = settings.database_password()
         pool = await db.create_pool(
             settings.database_url,
@@ -89,16 +88,12 @@ class Node:
             relaxed_commit=True,
             generic_plans=True,
         )
-        capacity = settings.capacity()
-        async with pool.acquire() as conn, conn.transaction():
-            incarnation = await nodes.register(conn, settings.node_name, settings.node_url, capacity)
-            pool_id = await nodes.ensure_pool(
-                conn,
-                f"{settings.storage}-{settings.node_name}",
-                settings.storage,
-                settings.node_name,
-                capacity,
-            )
+        drivers = build_drivers(settings)
+        async with pool.acquire() as conn:
+            await drivers.storage.connect(await pool_drift.cloud_id(conn))
+        await drivers.hypervisor.connect()
+        await drivers.network.connect()
+        incarnation, pool_id = await register(settings, pool, drivers.storage)
         host = Host(
             settings=settings,
             pool=pool,
@@ -158,6 +153,7 @@ class Node:
         host = self.host
         ready = ReadyWatch(host)
         observer = Observer(host, self.worker, ready)
+        pool = PoolWatch(host, self.worker)
         self.worker.start()
         self._listener.start()
         for coroutine in (
@@ -168,6 +164,8 @@ class Node:
             ready.watch(),
             ready.follow_leases(),
             keep_house(host),
+            pool.introduce(),
+            pool.watch(),
         ):
             self._spawn(coroutine)
 
@@ -203,6 +201,28 @@ class Node:
             self._spawn(self.waiters.look_up([int(payload[5:])]))
         else:
             self.worker.wake()
+
+
+async def register(settings: InternalSettings, pool: db.Pool, storage: Storage) -> tuple[int, PoolId]:
+    """Record this start and the pool; SystemExit when VMs of the node lie in another pool than it uses now."""
+    capacity = settings.capacity(await find_pool_gib(storage))
+    shared = storage.capabilities.shared
+    async with pool.acquire() as conn, conn.transaction():
+        incarnation = await nodes.register(conn, settings.node_name, settings.node_url, capacity)
+        pool_id = await nodes.ensure_pool(
+            conn,
+            storage.pool_name if shared else f"{settings.storage}-{settings.node_name}",
+            settings.storage,
+            None if shared else settings.node_name,
+            capacity,
+        )
+        elsewhere = await nodes.use_pool(conn, settings.node_name, pool_id)
+        if elsewhere:
+            raise SystemExit(
+                f"{elsewhere} VMs of node {settings.node_name} lie in another pool than TERRACE_STORAGE="
+                f"{settings.storage} means: set it back, or delete these VMs first"
+            )
+    return incarnation, pool_id
 
 
 def _lock(settings: InternalSettings) -> int:

@@ -48,7 +48,7 @@ class Heart:
         return {
             "postgres": time.monotonic() - self._beaten_at < _FRESH_S and not self.superseded.is_set(),
             "hypervisor": self._hypervisor_ok,
-            "storage": self._storage_ok,
+            "storage": self._storage_ok and self._host.pool_known,
             "redis": self._redis_ok,
         }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 from typing import Literal
 
@@ -25,8 +24,16 @@ class InternalSettings(CommonSettings):
     libvirt_uri: str = "qemu:///system"
     domain_type: Literal["auto", "kvm", "qemu"] = "auto"
     emulator: str | None = None
-    storage: Literal["dir", "fake"] = "dir"
+    storage: Literal["dir", "rbd", "fake"] = "dir"
     pool_dir: Path = Path("/var/lib/terrace/pool")
+    ceph_conf: Path = Path("/etc/ceph/ceph.conf")
+    ceph_pool: str = Field(default="libvirt-pool", pattern=r"^[A-Za-z0-9_.-]{1,63}$")
+    ceph_user: str = Field(default="terrace", pattern=r"^[A-Za-z0-9_.-]{1,63}$", description="Without `client.`")
+    ceph_keyring: Path | None = Field(default=None, description="The user's; default: a file in the state folder")
+    ceph_admin_keyring: Path | None = Field(
+        default=None, description="With client.admin's keyring the node makes pool and user when they are absent"
+    )
+    ceph_timeout_s: float = Field(default=5.0, gt=0, description="Bound of each call to the cluster")
     network: Literal["bridge", "none"] = "bridge"
     console_log_dir: Path = Path("/var/log/terrace/console")
     fake_dir: Path | None = None
@@ -47,15 +54,22 @@ class InternalSettings(CommonSettings):
     max_image_bytes: int = Field(default=64 * 2**30, ge=1)
     image_timeout_s: float = Field(default=3600.0, gt=0)
 
-    def capacity(self) -> Capacity:
-        """What this node offers: settings, else what the machine has."""
+    pool_check_s: float = Field(default=60.0, gt=0, description="Pause between two comparisons of pool and records")
+    orphan_grace_s: float = Field(
+        default=3600.0, ge=0, description="How long a volume of ours must be without a record before it is retired"
+    )
+    retired_kept_s: float = Field(
+        default=7 * 86400.0, ge=0, description="How long a retired volume can still be brought back by hand"
+    )
+
+    def capacity(self, pool_gib: int | None) -> Capacity:
+        """What this node offers: settings, else what the machine and the pool have (None: not known now)."""
         pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20
-        self.pool_dir.mkdir(parents=True, exist_ok=True)
         return Capacity(
             cpu=self.cpu or os.cpu_count() or 1,
             cpu_overcommit=self.cpu_overcommit,
             ram_mib=self.ram_mib or max(pages - 1024, 64),
             ram_overcommit=self.ram_overcommit,
-            disk_gib=self.disk_gib or max(shutil.disk_usage(self.pool_dir).free // 2**30, 1),
+            disk_gib=self.disk_gib or pool_gib,
             disk_overcommit=self.disk_overcommit,
         )

@@ -13,8 +13,11 @@ OperationId = NewType("OperationId", int)
 NetworkId = NewType("NetworkId", int)
 PoolId = NewType("PoolId", int)
 SubnetId = NewType("SubnetId", int)
+VolumeId = NewType("VolumeId", int)
+SnapshotId = NewType("SnapshotId", int)
 
 MAX_ID: Final = 2**63 - 1
+MAX_VOLUMES: Final = 8  # that one VM can have: each needs a port of its own on the guest's bus
 
 
 @dataclass(frozen=True, slots=True)

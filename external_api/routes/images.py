@@ -20,7 +20,7 @@ from external_api.routes.paging import Cursor, Limit, page
 from terrace import cursor as cursors
 from terrace import strict_json
 from terrace.api.image import ImageCreate, ImageOut, image_view
-from terrace.api.vm import check_name
+from terrace.api.name import check_name
 from terrace.errors import NotFound, TerraceError
 from terrace.http import json_response
 from terrace.store import images

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import orjson
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from external_api.answers import problems
@@ -13,6 +13,7 @@ from external_api.forward import is_of_proxy
 from external_api.public_route import PublicRoute
 from external_api.ref import parse_ref
 from external_api.routes.paging import Cursor, Limit, page
+from external_api.routes.prefer import IdempotencyKey, Prefer, accepted
 from terrace import cursor as cursors
 from terrace import labels
 from terrace.api.vm import ActionBody, VmCreate, VmOut, vm_view
@@ -25,9 +26,6 @@ from terrace.vm_state import Action, VmStatus
 router = APIRouter(prefix="/api/v1/vms", tags=["vms"], route_class=PublicRoute)
 _INTERNAL = "/internal/v1/vms"
 _HINTS = 3  # how often a refused create is sent to a node that PostgreSQL says has room
-_ACCEPTED = {"model": VmOut, "description": "Not done within the wait; `Location` is the operation"}
-_PREFER = Header(default=None, description="`wait=N` (seconds, at most 60; default 30) or `respond-async` (RFC 7240)")
-_IDEMPOTENCY = Header(default=None, description="Requests with the same key and body have one effect")
 
 
 @router.post(
@@ -35,15 +33,15 @@ _IDEMPOTENCY = Header(default=None, description="Requests with the same key and 
     summary="Create a VM",
     status_code=201,
     response_model=VmOut,
-    responses={202: _ACCEPTED, **problems(400, 409, 413, 415, 422, 507)},
+    responses={**accepted(VmOut), **problems(400, 409, 413, 415, 422, 507)},
 )
 async def create(
     request: Request,
     body: VmCreate,
     who: Caller,
     edge: ThisEdge,
-    prefer: str | None = _PREFER,
-    idempotency_key: str | None = _IDEMPOTENCY,
+    prefer: Prefer = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Create a VM and start it on a node that has room.
 
@@ -56,7 +54,7 @@ async def create(
     while _was_placed_nowhere(response):
         # ask the truth who has room, and send it there by name
         async with edge.pool.acquire() as conn:
-            node = await nodes.find_with_room(conn, body.cpu, body.ram_mib, body.disk_gib, tried)
+            node = await nodes.find_with_room(conn, body.cpu, body.ram_mib, body.all_disks_gib, tried)
             anyone = any(view.state != "down" for view in await nodes.list_views(conn))
         if node is None or len(tried) == _HINTS:
             if response.status_code == 503 and (tried or not anyone):
@@ -116,15 +114,15 @@ async def get(ref: str, who: Caller, edge: ThisEdge) -> Response:
     summary="Delete a VM",
     status_code=204,
     response_class=Response,
-    responses={202: _ACCEPTED, **problems(400, 404, 409, 422)},
+    responses={**accepted(VmOut), **problems(400, 404, 409, 422)},
 )
 async def delete(
     ref: str,
     request: Request,
     who: Caller,
     edge: ThisEdge,
-    prefer: str | None = _PREFER,
-    idempotency_key: str | None = _IDEMPOTENCY,
+    prefer: Prefer = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Power the VM off and free its disk, address and name. 204 when it is gone."""
     wanted = parse_ref("VM", ref)
@@ -136,7 +134,7 @@ async def delete(
     "/{ref}/actions/{action}",
     summary="Start, stop, reboot, reset or power off a VM",
     response_model=VmOut,
-    responses={202: _ACCEPTED, **problems(400, 404, 409, 413, 415, 422)},
+    responses={**accepted(VmOut), **problems(400, 404, 409, 413, 415, 422)},
 )
 async def act(
     ref: str,
@@ -145,8 +143,8 @@ async def act(
     who: Caller,
     edge: ThisEdge,
     body: ActionBody | None = None,
-    prefer: str | None = _PREFER,
-    idempotency_key: str | None = _IDEMPOTENCY,
+    prefer: Prefer = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """`stop` asks the guest agent, then presses the ACPI button, then cuts the power, and the operation's
     result says which one it took; `poweroff` and `reset` are immediate. An action that is already true

@@ -27,9 +27,23 @@ class DriverSettings(Protocol):
     @property
     def emulator(self) -> str | None: ...
     @property
-    def storage(self) -> Literal["dir", "fake"]: ...
+    def state_dir(self) -> Path: ...
+    @property
+    def storage(self) -> Literal["dir", "rbd", "fake"]: ...
     @property
     def pool_dir(self) -> Path | None: ...
+    @property
+    def ceph_conf(self) -> Path: ...
+    @property
+    def ceph_pool(self) -> str: ...
+    @property
+    def ceph_user(self) -> str: ...
+    @property
+    def ceph_keyring(self) -> Path | None: ...
+    @property
+    def ceph_admin_keyring(self) -> Path | None: ...
+    @property
+    def ceph_timeout_s(self) -> float: ...
     @property
     def network(self) -> Literal["bridge", "none"]: ...
     @property
@@ -48,7 +62,10 @@ class Drivers:
 
 
 def build_drivers(settings: DriverSettings) -> Drivers:
-    """Drivers, not yet connected; raises ValueError when a setting is missing."""
+    """Drivers, not yet connected.
+
+    Raises ValueError when a setting is missing, and Permanent when a library is.
+    """
     return Drivers(_hypervisor(settings), _storage(settings), _network(settings))
 
 
@@ -79,7 +96,22 @@ def _host_facts(settings: DriverSettings) -> HostFacts:
 def _storage(settings: DriverSettings) -> Storage:
     if settings.storage == "fake":
         return FakeStorage(_required(settings.fake_dir, "FAKE_DIR"))
-    return DirStorage(_required(settings.pool_dir, "POOL_DIR"))
+    pool_dir = _required(settings.pool_dir, "POOL_DIR")
+    if settings.storage == "dir":
+        return DirStorage(pool_dir, f"dir-{settings.node_name}")
+    # Debian's packages bring Ceph's libraries, and only a node that uses Ceph needs them
+    from internal_api.drivers.ceph_connection import CephSettings
+    from internal_api.drivers.rbd_storage import RbdStorage
+
+    ceph = CephSettings(
+        conf=settings.ceph_conf,
+        pool=settings.ceph_pool,
+        user=settings.ceph_user,
+        keyring=settings.ceph_keyring or settings.state_dir / f"ceph.client.{settings.ceph_user}.keyring",
+        admin_keyring=settings.ceph_admin_keyring,
+        timeout_s=settings.ceph_timeout_s,
+    )
+    return RbdStorage(ceph, node=settings.node_name, staging=pool_dir / "staging")
 
 
 def _network(settings: DriverSettings) -> Network:

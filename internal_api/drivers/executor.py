@@ -27,7 +27,8 @@ class BlockingExecutor:
     of one key never run at the same time. A call whose time is up before it began never runs at all.
     """
 
-    def __init__(self, threads: int = 16, max_waiting: int = 1024) -> None:
+    def __init__(self, threads: int = 16, max_waiting: int = 1024, *, code: str = "service_unavailable") -> None:
+        self._code = code  # of the error when a call takes too long
         self._threads = threads
         self._jobs: queue.Queue[Callable[[], None]] = queue.Queue(max_waiting)
         self._started = 0
@@ -45,7 +46,7 @@ class BlockingExecutor:
         except TimeoutError:
             name = getattr(fn, "__name__", "call")
             raise Transient(
-                "service_unavailable",
+                self._code,
                 "The node's hypervisor or storage did not answer in time.",
                 internal=f"{name} took longer than {timeout_s:g} s",
             ) from None
@@ -75,9 +76,7 @@ class BlockingExecutor:
         except queue.Full:
             if key is not None:
                 del self._running[key]
-            raise Transient(
-                "service_unavailable", "The node is too busy.", internal="the drivers' queue is full"
-            ) from None
+            raise Transient(self._code, "The node is too busy.", internal="the drivers' queue is full") from None
         self._ensure_thread()
         return result
 

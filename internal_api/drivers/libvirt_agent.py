@@ -10,6 +10,8 @@ from typing import Any
 import libvirt
 import libvirt_qemu
 
+STATUS_TIMEOUT_S = 3.0
+
 
 def ping(domain: Any, timeout_s: float) -> bool:
     """Whether the agent answers within ``timeout_s``, rounded up to whole seconds as libvirt counts."""
@@ -58,10 +60,32 @@ def read_addresses(answer: object) -> Mapping[str, Sequence[str]]:
     return found
 
 
+def freeze(domain: Any, timeout_s: float) -> bool | None:
+    """Whether the file systems are frozen, now or since before; None when nobody knows."""
+    match _ask(domain, {"execute": "guest-fsfreeze-status"}, min(timeout_s, STATUS_TIMEOUT_S)):
+        case {"return": "frozen"}:
+            return True
+        case {"return": "thawed"}:
+            pass
+        case _:
+            return False
+    match _ask(domain, {"execute": "guest-fsfreeze-freeze"}, timeout_s):
+        case {"return": int(count)} if count > 0:
+            return True
+        case _:  # the agent may be frozen now with nothing to freeze, or go on freezing until it is done
+            return False if thaw(domain, STATUS_TIMEOUT_S) else None
+
+
+def thaw(domain: Any, timeout_s: float) -> bool:
+    """Whether the agent says that nothing is frozen any more."""
+    return _ask(domain, {"execute": "guest-fsfreeze-thaw"}, timeout_s) is not None
+
+
 def _ask(domain: Any, command: Mapping[str, object], timeout_s: float) -> object | None:
     try:
         text = libvirt_qemu.qemuAgentCommand(domain, json.dumps(command), math.ceil(timeout_s), 0)
         answer: object = json.loads(text) if text else {}
-    except (libvirt.libvirtError, ValueError):  # not connected, no answer, domain off, or nonsense
+    # not connected, no answer, domain off, or nonsense (SystemError: libvirt quotes what is not even text)
+    except (libvirt.libvirtError, ValueError, SystemError):
         return None
     return answer

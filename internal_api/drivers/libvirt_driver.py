@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 import libvirt
@@ -17,19 +17,29 @@ import libvirt
 from internal_api.domain_xml import HostFacts, domain_xml
 from internal_api.drivers import libvirt_agent as agent
 from internal_api.drivers.broadcast import Broadcast
+from internal_api.drivers.libvirt_calls import DomainCalls
 from internal_api.drivers.libvirt_connection import CALL_TIMEOUT_S, LibvirtConnection
+from internal_api.drivers.libvirt_disks import LibvirtDisks
 from internal_api.drivers.libvirt_domains import OurDomains, find_domain_state
 from internal_api.drivers.libvirt_events import LifecycleReader
-from internal_api.drivers.protocols import DomainEvent, DomainEventKind, DomainSpec, DomainState
+from internal_api.drivers.libvirt_freezer import LibvirtFreezer
+from internal_api.drivers.libvirt_pool import ensure_pool
+from internal_api.drivers.protocols import (
+    DomainDisk,
+    DomainEvent,
+    DomainEventKind,
+    DomainSpec,
+    DomainState,
+    SharedPool,
+)
 from terrace.errors import Permanent, Transient
-
-T = TypeVar("T")
 
 PING_TIMEOUT_S = 5.0
 START_TIMEOUT_S = 60.0
 # libvirt gives QEMU 10 s to end by SIGTERM and then kills it
 DESTROY_TIMEOUT_S = 45.0
 AGENT_PING_TIMEOUT_S = 3.0
+POOL_TIMEOUT_S = 20.0
 _ALIVE = frozenset({DomainState.RUNNING, DomainState.PAUSED})
 
 
@@ -40,6 +50,9 @@ class LibvirtHypervisor:
         self._host = host
         self._connection = LibvirtConnection(uri, self._enqueue, self._reconnected)
         self._domains = OurDomains()
+        self._calls = DomainCalls(self._connection, self._domains)
+        self._disks = LibvirtDisks(self._calls, hotplug=not self._connection.is_test)
+        self._freezer = LibvirtFreezer(self._calls)
         self._lifecycle = LifecycleReader()
         self._raw: asyncio.Queue[tuple[str, UUID, tuple[int, ...]]] = asyncio.Queue()
         self._events: Broadcast[DomainEvent] = Broadcast()
@@ -66,6 +79,7 @@ class LibvirtHypervisor:
             self._dispatcher.cancel()
             await asyncio.wait([self._dispatcher])
             self._dispatcher = None
+        await self._freezer.close()
         self._events.close()
         self._domains.clear()
         await self._connection.close()
@@ -83,16 +97,43 @@ class LibvirtHypervisor:
         await self._connection.call(define, key=f"change {spec.uuid}")
 
     async def ensure_started(self, domain: UUID) -> bool:
-        return await self._on(domain, _start, timeout_s=START_TIMEOUT_S)
+        return await self._calls.on(domain, _start, timeout_s=START_TIMEOUT_S)
 
     async def ensure_stopped(self, domain: UUID) -> None:
-        await self._on_existing(domain, _destroy, timeout_s=DESTROY_TIMEOUT_S)
+        await self._calls.on_existing(domain, _destroy, timeout_s=DESTROY_TIMEOUT_S)
 
     async def remove(self, domain: UUID) -> None:
-        await self._on_existing(domain, self._remove, timeout_s=DESTROY_TIMEOUT_S)
+        await self._calls.on_existing(domain, self._remove, timeout_s=DESTROY_TIMEOUT_S)
+
+    async def ensure_pool(self, pool: SharedPool) -> None:
+        if self._connection.is_test:
+            return
+        # one at a time: a second attempt waits for the end of one that hangs
+        await self._connection.call(ensure_pool, pool, key=f"pool {pool.name}", timeout_s=POOL_TIMEOUT_S)
+
+    async def attach_disk(self, domain: UUID, disk: DomainDisk) -> None:
+        await self._disks.attach(domain, disk)
+
+    async def detach_disk(self, domain: UUID, slot: int) -> None:
+        await self._disks.detach(domain, slot)
+
+    async def grow_disk(self, domain: UUID, slot: int, size_bytes: int) -> bool:
+        return await self._disks.grow(domain, slot, size_bytes)
+
+    async def freeze(self, domain: UUID, timeout_s: float) -> bool:
+        return await self._freezer.freeze(domain, timeout_s)
+
+    async def thaw(self, domain: UUID, timeout_s: float) -> None:
+        await self._freezer.thaw(domain, timeout_s)
+
+    async def snapshot_disks(self, domain: UUID, slots: Sequence[int], snapshot: str) -> bool:
+        return await self._disks.snapshot(domain, slots, snapshot)
+
+    async def remove_disk_snapshots(self, domain: UUID, slots: Sequence[int], snapshot: str) -> bool:
+        return await self._disks.remove_snapshots(domain, slots, snapshot)
 
     async def find_state(self, domain: UUID) -> DomainState | None:
-        return await self._on_existing(domain, find_domain_state, lane=None)
+        return await self._calls.on_existing(domain, find_domain_state, lane=None)
 
     async def list_states(self) -> Mapping[UUID, DomainState]:
         return await self._connection.call(self._domains.list_states)
@@ -101,7 +142,7 @@ class LibvirtHypervisor:
         def ask(handle: Any) -> bool:
             return agent.shutdown(handle, AGENT_PING_TIMEOUT_S, reboot=reboot)
 
-        return bool(await self._on_existing(domain, ask, lane="agent"))
+        return bool(await self._calls.on_existing(domain, ask, lane="agent"))
 
     async def shutdown_by_acpi(self, domain: UUID) -> None:
         # virDomainReboot by ACPI is not used: a guest that misses the button would be started again by
@@ -116,22 +157,22 @@ class LibvirtHypervisor:
                 if find_domain_state(handle) in _ALIVE:
                     raise
 
-        await self._on_existing(domain, press)
+        await self._calls.on_existing(domain, press)
 
     async def reset(self, domain: UUID) -> None:
-        await self._on(domain, lambda handle: handle.reset(0))
+        await self._calls.on(domain, lambda handle: handle.reset(0))
 
     async def agent_answers(self, domain: UUID, timeout_s: float) -> bool:
         def ask(handle: Any) -> bool:
             return agent.ping(handle, timeout_s)
 
-        return bool(await self._on_existing(domain, ask, lane="agent", timeout_s=timeout_s + CALL_TIMEOUT_S))
+        return bool(await self._calls.on_existing(domain, ask, lane="agent", timeout_s=timeout_s + CALL_TIMEOUT_S))
 
     async def agent_addresses(self, domain: UUID, timeout_s: float) -> Mapping[str, Sequence[str]]:
         def ask(handle: Any) -> Mapping[str, Sequence[str]]:
             return agent.addresses(handle, timeout_s)
 
-        found = await self._on_existing(domain, ask, lane="agent", timeout_s=timeout_s + CALL_TIMEOUT_S)
+        found = await self._calls.on_existing(domain, ask, lane="agent", timeout_s=timeout_s + CALL_TIMEOUT_S)
         return found or {}
 
     def events(self) -> AsyncIterator[DomainEvent]:
@@ -139,33 +180,6 @@ class LibvirtHypervisor:
 
     def on_reconnect(self, callback: Callable[[], None]) -> None:
         self._reconnect_callbacks.append(callback)
-
-    async def _on_existing(
-        self,
-        domain: UUID,
-        fn: Callable[[Any], T],
-        *,
-        lane: str | None = "change",
-        timeout_s: float = CALL_TIMEOUT_S,
-    ) -> T | None:
-        """``fn`` with our domain's handle, or None when there is none.
-
-        Calls in one lane of a domain follow each other: a guest agent that keeps its caller waiting must
-        not hold up a power off, and reading a state waits for nobody.
-        """
-
-        def run(conn: Any) -> T | None:
-            handle = self._domains.find(conn, domain)
-            return None if handle is None else fn(handle)
-
-        key = None if lane is None else f"{lane} {domain}"
-        return await self._connection.call(run, key=key, timeout_s=timeout_s)
-
-    async def _on(self, domain: UUID, fn: Callable[[Any], T], *, timeout_s: float = CALL_TIMEOUT_S) -> T:
-        found = await self._on_existing(domain, lambda handle: (fn(handle),), timeout_s=timeout_s)
-        if found is None:
-            raise Permanent("operation_failed", "The VM's domain is missing on its node.", internal=f"domain {domain}")
-        return found[0]
 
     def _remove(self, handle: Any) -> None:
         _destroy(handle)
@@ -192,7 +206,7 @@ class LibvirtHypervisor:
             kind, domain, numbers = await self._raw.get()
             if not self._domains.knows(domain):
                 try:
-                    known = await self._on_existing(domain, lambda handle: True, lane=None)
+                    known = await self._calls.on_existing(domain, lambda handle: True, lane=None)
                 except (Transient, Permanent):
                     known = None
                 if known is None:

@@ -18,6 +18,7 @@ LOCK_TIMEOUT_S = 10.0
 _POLL_S = 0.02
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_OURS = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}-(root|seed|data)")
 
 
 def check_name(name: str) -> str:
@@ -25,6 +26,11 @@ def check_name(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise Permanent("operation_failed", "A volume's name is not valid.", internal=repr(name[:200]))
     return name
+
+
+def looks_ours(name: str) -> bool:
+    """Whether a Terrace cloud gives volumes and blobs names like this one."""
+    return _OURS.fullmatch(name) is not None
 
 
 def check_sha256(sha256: str) -> str:
@@ -39,6 +45,31 @@ def translate(error: OSError) -> TerraceError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return Transient("pool_full", "The storage pool is full.", internal=str(error))
     return Transient("service_unavailable", "The storage pool does not work.", internal=str(error))
+
+
+def volume_missing(internal: str) -> Permanent:
+    """The one error of a volume that is not there."""
+    return Permanent("volume_missing", "The volume is missing in the storage pool.", internal=internal)
+
+
+def snapshot_missing(internal: str) -> Permanent:
+    """The one error of a snapshot that is not there."""
+    return Permanent("snapshot_missing", "The snapshot is missing in the storage pool.", internal=internal)
+
+
+def not_ours(name: str) -> Permanent:
+    """The one error of a name that is taken."""
+    return Permanent("operation_failed", "The storage pool has somebody else's disk of this name.", internal=name)
+
+
+def image_in_use(count: int) -> Permanent:
+    """The one error of an image with clones."""
+    return Permanent("image_in_use", f"{count} volume(s) are cloned from this image.", extra={"volumes": count})
+
+
+def too_small() -> Permanent:
+    """The one error of a volume that can't hold its image."""
+    return Permanent("size_out_of_range", "The disk is smaller than its image.")
 
 
 def sync_folder(folder: Path) -> None:
@@ -81,10 +112,11 @@ def remove_stale(folder: Path) -> None:
                 os.close(fd)
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes, mode: int = 0o644) -> None:
     """Replace ``path`` by exactly ``content``, durably; raises OSError."""
     with temporary_path(path.parent) as temporary:
-        with temporary.open("wb") as file:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        with os.fdopen(os.open(temporary, flags, mode), "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -8,7 +8,7 @@ success. Drivers raise :class:`terrace.errors.Transient` (worth a retry) or
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
@@ -62,6 +62,31 @@ class DiskSource:
 
 
 @dataclass(frozen=True, slots=True)
+class DomainDisk:
+    """One disk of a domain. Slot 0 is the system disk (``vda``), 1 the seed, 2 and up are volumes."""
+
+    source: DiskSource
+    slot: int
+    serial: str  # at most 20 bytes; the guest finds the disk as /dev/disk/by-id/virtio-<serial>
+
+    @property
+    def target(self) -> str:
+        """The device's name in the domain: vda, vdb, …"""
+        return f"vd{chr(ord('a') + self.slot)}"
+
+
+@dataclass(frozen=True, slots=True)
+class SharedPool:
+    """What a hypervisor must know to reach a storage's pool: an rbd pool of a Ceph cluster."""
+
+    name: str  # of libvirt's pool and of Ceph's
+    hosts: tuple[tuple[str, int], ...]
+    username: str
+    secret_uuid: str  # the same on every node of a cluster, as domains name it
+    key: str = field(repr=False)  # base64, as cephx keyrings have it; never logged
+
+
+@dataclass(frozen=True, slots=True)
 class NicSpec:
     """One network card on an existing bridge."""
 
@@ -80,7 +105,7 @@ class DomainSpec:
     name: str  # the VM's name, for people; the domain itself is named by ``domain_name``
     cpu: int
     ram_mib: int
-    disks: tuple[DiskSource, ...]  # vda, vdb, … in this order
+    disks: tuple[DomainDisk, ...]
     nics: tuple[NicSpec, ...]
 
     @property
@@ -123,6 +148,51 @@ class Hypervisor(Protocol):
 
     async def remove(self, domain: UUID) -> None:
         """Power off and undefine with all that goes with it (saved state, nvram, console log)."""
+        ...
+
+    async def ensure_pool(self, pool: SharedPool) -> None:
+        """Make the pool and the secret that its domains name known to the hypervisor, and the pool active."""
+        ...
+
+    async def attach_disk(self, domain: UUID, disk: DomainDisk) -> None:
+        """Plug the disk into the definition, and into the guest if it runs; it may be there already."""
+        ...
+
+    async def detach_disk(self, domain: UUID, slot: int) -> None:
+        """Unplug the disk from the guest, if it runs, and from the definition; both may lack it already.
+
+        Raises Transient ``device_busy`` when the guest does not let it go within some seconds.
+        """
+        ...
+
+    async def grow_disk(self, domain: UUID, slot: int, size_bytes: int) -> bool:
+        """Grow the disk of a domain that has it open, and tell the guest; false when it has not.
+
+        Then nothing was done, and the storage can do it. Never shrinks.
+        """
+        ...
+
+    async def freeze(self, domain: UUID, timeout_s: float) -> bool:
+        """Have the guest agent flush and freeze all file systems; false when no agent does so in time.
+
+        After a timeout the file systems are thawed, as far as the guest listens.
+        """
+        ...
+
+    async def thaw(self, domain: UUID, timeout_s: float) -> None:
+        """Have the guest agent thaw what :meth:`freeze` froze; nothing may be frozen, or nobody listen."""
+        ...
+
+    async def snapshot_disks(self, domain: UUID, slots: Sequence[int], snapshot: str) -> bool:
+        """Take a snapshot inside the images of these disks, of all at one moment, while the guest runs.
+
+        For storages without ``live_snapshots`` only; false when the domain has the disks not open, and then
+        nothing was done.
+        """
+        ...
+
+    async def remove_disk_snapshots(self, domain: UUID, slots: Sequence[int], snapshot: str) -> bool:
+        """Remove what :meth:`snapshot_disks` took, absent or not; false when the domain has no disk open."""
         ...
 
     async def find_state(self, domain: UUID) -> DomainState | None:
@@ -187,11 +257,39 @@ class PoolUsage:
     used_bytes: int
 
 
-class Storage(Protocol):
-    """Images, volumes and seeds of one pool. Names are chosen by the caller and are safe file names."""
+@dataclass(frozen=True, slots=True)
+class StorageCapabilities:
+    """What a storage can do, so that nobody has to ask which one it is."""
 
-    async def connect(self) -> None:
-        """Make the pool usable; removes what an interrupted import left behind."""
+    shared: bool  # every node reaches the same pool, and may run a VM whose disks lie there
+    live_snapshots: bool  # ensure_snapshot works while a running domain has the volume open
+
+
+class Storage(Protocol):
+    """Images, volumes and seeds of one pool. Names are chosen by the caller and are safe file names.
+
+    Everything that is made carries the mark of the cloud that made it; nothing else is ever listed,
+    changed or removed.
+    """
+
+    @property
+    def capabilities(self) -> StorageCapabilities: ...
+
+    @property
+    def pool_name(self) -> str:
+        """Name of the pool, the same on every node that shares it."""
+        ...
+
+    def hypervisor_pool(self) -> SharedPool | None:
+        """What :meth:`Hypervisor.ensure_pool` needs; None when domains open plain files."""
+        ...
+
+    async def connect(self, cloud: UUID) -> None:
+        """Make the pool usable for this cloud; removes what an interrupted import of this node left behind.
+
+        A pool that does not answer is no error here: :meth:`ping` tells, and later calls connect by themselves.
+        Raises Permanent when the settings, or libraries that are missing, can never work.
+        """
         ...
 
     async def close(self) -> None: ...
@@ -219,7 +317,7 @@ class Storage(Protocol):
         ...
 
     async def remove_image(self, sha256: str) -> None:
-        """Remove; raises Permanent ``image_in_use`` while volumes are cloned from it."""
+        """Remove; raises Permanent ``image_in_use`` while volumes are cloned from it, and says how many."""
         ...
 
     async def ensure_volume(self, name: str, *, image_sha256: str, image_format: str, size_gib: int) -> None:
@@ -230,7 +328,42 @@ class Storage(Protocol):
         """
         ...
 
-    async def remove_volume(self, name: str) -> None: ...
+    async def ensure_empty_volume(self, name: str, *, size_gib: int) -> None:
+        """A writable, sparse volume that reads as zeros; one that is there already keeps its content."""
+        ...
+
+    async def grow_volume(self, name: str, *, size_gib: int) -> None:
+        """Grow a volume that no running domain has open; never shrinks. Permanent when it is missing."""
+        ...
+
+    async def remove_volume(self, name: str) -> None:
+        """Remove a volume with its snapshots; Transient ``volume_in_use`` while somebody has it open."""
+        ...
+
+    async def ensure_snapshot(self, volume: str, snapshot: str) -> None:
+        """A read-only point in time of the volume; one that is there already stays as it is.
+
+        Without ``live_snapshots`` no running domain may have the volume open. Permanent ``volume_missing``.
+        """
+        ...
+
+    async def remove_snapshot(self, volume: str, snapshot: str) -> None:
+        """Remove it; the snapshot or its volume may be absent. The same condition as above."""
+        ...
+
+    async def roll_back(self, volume: str, snapshot: str) -> None:
+        """Give a volume that nobody has open the content, and the size, that it had at the snapshot.
+
+        Permanent ``snapshot_missing``.
+        """
+        ...
+
+    async def capture_image(self, volume: str, snapshot: str) -> ImageFacts:
+        """Copy a snapshot into an image of its own, that depends on nothing, under its SHA-256.
+
+        Works while a running domain has the volume open. The same errors as :meth:`import_image`.
+        """
+        ...
 
     async def ensure_blob(self, name: str, content: bytes) -> None:
         """A small read-only volume with exactly these bytes (the seed)."""
@@ -239,7 +372,22 @@ class Storage(Protocol):
     async def remove_blob(self, name: str) -> None: ...
 
     async def list_volumes(self) -> Sequence[str]:
-        """Names of volumes and blobs of ours in the pool (not images)."""
+        """Names in the pool that look like volumes or blobs of a Terrace cloud (not images); cheap."""
+        ...
+
+    async def is_ours(self, name: str) -> bool:
+        """Whether a volume or blob carries this cloud's mark; false when it is absent."""
+        ...
+
+    async def retire(self, name: str) -> None:
+        """Put a volume or blob of ours away where nobody lists it any more; removed for good days later.
+
+        Refuses with Permanent what does not carry our mark, Transient ``volume_in_use`` what is open.
+        """
+        ...
+
+    async def purge_retired(self, older_than_s: float) -> int:
+        """Remove for good what was retired so long ago; says how many."""
         ...
 
     def volume_source(self, name: str) -> DiskSource: ...

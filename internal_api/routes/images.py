@@ -12,14 +12,15 @@ from fastapi import APIRouter, Query, Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import FileResponse, Response
 
-from internal_api import change, simple_change
-from internal_api.caller import Signed, SignedStream, ThisNode
+from internal_api import change, outcome, simple_change, snapshot_change
+from internal_api.caller import Caller, Signed, SignedStream, ThisNode
+from internal_api.node import Node
 from internal_api.workflows import STEP_NAMES, import_image, remove_image
 from terrace.api.image import ImageCreate, image_view
-from terrace.api.vm import check_name
+from terrace.api.name import check_name
 from terrace.db import Conn, in_transaction
 from terrace.engine.waiters import is_live
-from terrace.errors import STATUS_OF, Conflict, NotFound, TerraceError
+from terrace.errors import Conflict, NotFound, TerraceError
 from terrace.http import json_response
 from terrace.store import idempotency, images, operations
 from terrace.store.operations import NewOperation, Operation
@@ -29,11 +30,18 @@ router = APIRouter(prefix="/internal/v1/images", tags=["images"])
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-@router.post("", summary="Import an image from a URL")
+@router.post("", summary="Import an image from a URL, or copy one from a VM")
 async def create(caller: Signed, node: ThisNode) -> Response:
     """201 when available, 202 when not yet."""
     body = ImageCreate.model_validate_json(caller.body)
+    if body.vm is not None:
+        begun = await snapshot_change.begin_capture(node.host, caller, body)
+        return await _answer(node, caller, begun.operation, inserted=begun.inserted)
+    operation = await _begin_import(node, caller, body)
+    return await _answer(node, caller, operation, inserted=True)
 
+
+async def _begin_import(node: Node, caller: Caller, body: ImageCreate) -> Operation:
     async def work(conn: Conn) -> Operation:
         earlier = await idempotency.take(conn, caller.key)
         if earlier is not None and earlier.operation is not None:
@@ -59,29 +67,20 @@ async def create(caller: Signed, node: ThisNode) -> Response:
         return operation
 
     try:
-        operation = await in_transaction(node.host.pool, work)
+        return await in_transaction(node.host.pool, work)
     except asyncpg.UniqueViolationError:
         raise _taken(body.name) from None
-    with node.waiters.expecting(operation.id) as ended:
-        if is_live(operation):
-            node.submit(operation)
-            if caller.wait_s:
-                operation = await node.waiters.wait(ended, operation, caller.wait_s)
-    if operation.state in ("failed", "stuck"):
-        error = operation.error or {}
-        code = str(error.get("code", ""))
-        raise TerraceError(
-            code if code in STATUS_OF else "operation_failed",
-            str(error.get("detail", "The import failed.")),
-            extra={"operation": operation.id},
-        )
+
+
+async def _answer(node: Node, caller: Caller, operation: Operation, *, inserted: bool) -> Response:
+    operation = await outcome.wait_for(node, caller, operation, inserted=inserted)
     assert operation.image_id is not None
     async with node.host.pool.acquire() as conn:
         image = await images.find_by_id(conn, operation.image_id)
     if image is None:
-        raise NotFound("image", body.name)
+        raise NotFound("image", operation.image_id)
     if is_live(operation):
-        return json_response(image_view(image), 202, {"Location": f"/api/v1/operations/{operation.id}"})
+        return json_response(image_view(image), 202, outcome.location(operation))
     return json_response(image_view(image), 201, {"Location": f"/api/v1/images/{image.id}"})
 
 
@@ -175,7 +174,8 @@ async def _begin_removals(
     """One operation for each node that has the image's bytes."""
     assert image.sha256 is not None
     begun = []
-    for node, _ in await images.list_locations(conn, image.sha256):
+    holders = [node for node, _ in await images.list_locations(conn, image.sha256)]
+    for node in holders:
         begun.append(
             await operations.insert(
                 conn,

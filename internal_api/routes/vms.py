@@ -6,14 +6,14 @@ import orjson
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from internal_api import change
+from internal_api import change, outcome
 from internal_api.caller import Caller, Signed, ThisNode
 from internal_api.claim import claim_vm
 from internal_api.metrics import CLAIMS
 from internal_api.node import Node
 from terrace.api.vm import VmCreate, validate_action_body, vm_view
 from terrace.engine.waiters import is_live
-from terrace.errors import STATUS_OF, NotFound, Refused, TerraceError
+from terrace.errors import NotFound, Refused, TerraceError
 from terrace.http import json_response
 from terrace.store import operations, vms
 from terrace.store.operations import Operation
@@ -68,12 +68,7 @@ async def _answer(
 ) -> Response:
     """Wait for the operation as long as the client wants, and say how far it came."""
     if operation is not None:
-        with node.waiters.expecting(operation.id) as ended:
-            if is_live(operation):
-                node.submit(operation, inserted=inserted)
-                if caller.wait_s:
-                    operation = await node.waiters.wait(ended, operation, caller.wait_s)
-        _raise_if_failed(operation)
+        operation = await outcome.wait_for(node, caller, operation, inserted=inserted)
     live = operation is not None and is_live(operation)
     if done_status == 204 and not live:
         return Response(status_code=204)
@@ -82,22 +77,12 @@ async def _answer(
         over = await operations.list_ended(conn, [operation.id]) if view is None and operation is not None else []
     if view is None:
         if over:
-            _raise_if_failed(over[0])
+            outcome.raise_if_failed(over[0])
             if done_status == 204:
                 return Response(status_code=204)
         raise NotFound("VM", vm_id)
     if live:
         assert operation is not None
-        headers = {"Location": f"/api/v1/operations/{operation.id}"}
-        return json_response(vm_view(view), 202, headers)
+        return json_response(vm_view(view), 202, outcome.location(operation))
     headers = {"Location": f"/api/v1/vms/{vm_id}"} if done_status == 201 else {}
     return json_response(vm_view(view), done_status, headers)
-
-
-def _raise_if_failed(operation: Operation) -> None:
-    if is_live(operation) or operation.state == "succeeded":
-        return
-    error = operation.error or {}
-    code = str(error.get("code", "operation_failed"))
-    detail = str(error.get("detail", "The operation failed."))
-    raise TerraceError(code if code in STATUS_OF else "operation_failed", detail, extra={"operation": operation.id})

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from internal_api.workflows import create_vm, delete_vm, import_image, power, remove_image
+from internal_api.workflows import (
+    capture_image,
+    clean_pool,
+    create_vm,
+    delete_vm,
+    import_image,
+    power,
+    remove_image,
+    snapshots,
+    volumes,
+)
 from terrace.engine.step import Workflow
 
 if TYPE_CHECKING:
@@ -16,7 +26,11 @@ STEP_NAMES: Final[Mapping[str, list[str]]] = {
     delete_vm.KIND: delete_vm.STEP_NAMES,
     import_image.KIND: import_image.STEP_NAMES,
     remove_image.KIND: remove_image.STEP_NAMES,
+    capture_image.KIND: capture_image.STEP_NAMES,
+    clean_pool.KIND: clean_pool.STEP_NAMES,
     **power.STEP_NAMES,
+    **volumes.STEP_NAMES,
+    **snapshots.STEP_NAMES,
 }
 
 
@@ -27,6 +41,10 @@ def workflows(host: Host) -> dict[str, Workflow[Any]]:
         delete_vm.workflow(host),
         import_image.workflow(host),
         remove_image.workflow(host),
+        capture_image.workflow(host),
+        clean_pool.workflow(host),
         *power.workflows(host),
+        *volumes.workflows(host),
+        *snapshots.workflows(host),
     ]
     return {workflow.kind: workflow for workflow in known}

@@ -32,7 +32,7 @@ _STEPS: Final[tuple[Step[VmWork], ...]] = (
     Step("domain", do=_forward(steps.remove_domain)),
     Step("network", do=_forward(steps.remove_filter)),
     Step("seed", do=_forward(steps.remove_seed)),
-    Step("volume", do=_forward(steps.remove_volume)),
+    Step("volume", do=_forward(steps.remove_volumes)),
     Step("placement", do=_forward(steps.remove_placement)),
     Step("release", record=_release),
 )

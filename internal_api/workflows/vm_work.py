@@ -5,15 +5,17 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from uuid import UUID
 
 from internal_api import cloudinit, seed
-from internal_api.drivers.protocols import DomainSpec
-from internal_api.host import Host, nic_of, seed_name, volume_name
+from internal_api.drivers.protocols import DomainDisk, DomainSpec
+from internal_api.host import Host, data_volume_name, nic_of, seed_name, snapshot_name, volume_name
 from terrace.engine.step import Run
 from terrace.errors import NotFound
-from terrace.store import vms
+from terrace.store import snapshots, vms
 from terrace.store.operations import Operation
 from terrace.store.vms import Vm
+from terrace.types import VolumeId
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +41,39 @@ def loader(host: Host) -> Callable[[Operation], Awaitable[VmWork]]:
     return load
 
 
-async def ensure_volume(work: VmWork, _: Run) -> None:
-    """The system disk: a linked clone of the image, grown to its size."""
-    vm = work.vm
-    await work.host.storage.ensure_volume(
+def plugged_disk(host: Host, volume_id: VolumeId, uuid: UUID, slot: int) -> DomainDisk:
+    """A data volume as a domain has it."""
+    return DomainDisk(host.storage.volume_source(data_volume_name(uuid)), slot, f"volume-{volume_id}")
+
+
+async def ensure_volumes(work: VmWork, _: Run) -> None:
+    """The system disk, a linked clone of the image grown to its size; and empty disks that were asked for with it."""
+    vm, storage = work.vm, work.host.storage
+    await storage.ensure_volume(
         volume_name(vm), image_sha256=vm.image_sha256, image_format=vm.image_format, size_gib=vm.disk_gib
     )
+    for volume in vm.volumes:
+        if volume.status == "creating":
+            await storage.ensure_empty_volume(data_volume_name(volume.uuid), size_gib=volume.size_gib)
 
 
-async def remove_volume(work: VmWork) -> None:
-    """Remove the system disk."""
-    await work.host.storage.remove_volume(volume_name(work.vm))
+async def remove_volumes(work: VmWork) -> None:
+    """Remove the system disk and the volumes that go with it; volumes that stay lose the VM's snapshots."""
+    host, vm = work.host, work.vm
+    await host.storage.remove_volume(volume_name(vm))
+    kept = []
+    for volume in vm.volumes:
+        name = data_volume_name(volume.uuid)
+        if volume.delete_with_vm or volume.status == "creating":
+            await host.storage.remove_volume(name)
+        else:
+            kept.append(name)
+    if kept:
+        async with host.pool.acquire() as conn:
+            taken = await snapshots.list_of_vm(conn, vm.id)
+        for snapshot in taken:
+            for name in kept:
+                await host.storage.remove_snapshot(name, snapshot_name(snapshot.uuid))
 
 
 async def ensure_seed(work: VmWork, _: Run) -> None:
@@ -100,7 +124,11 @@ async def ensure_domain(work: VmWork, _: Run) -> None:
         name=vm.name,
         cpu=vm.cpu,
         ram_mib=vm.ram_mib,
-        disks=(storage.volume_source(volume_name(vm)), storage.blob_source(seed_name(vm))),
+        disks=(
+            DomainDisk(storage.volume_source(volume_name(vm)), 0, "disk-0"),
+            DomainDisk(storage.blob_source(seed_name(vm)), 1, "disk-1"),
+            *(plugged_disk(work.host, volume.id, volume.uuid, volume.slot) for volume in vm.volumes),
+        ),
         nics=(nic_of(vm),),
     )
     await work.host.hypervisor.ensure_defined(spec)

@@ -47,14 +47,20 @@ has_python() { /usr/bin/python3 -c 'import sys; sys.exit(sys.version_info < (3, 
 # A setting that can't be used is told before minutes of work; on a machine without Python, after them.
 check_settings() { ! has_python || PYTHONPATH=$checkout /usr/bin/python3 -m terrace.stack check; }
 
-wanted_packages() { sed -e 's/#.*//' -e '/^[[:space:]]*$/d' "$checkout/scripts/packages.debian"; }
+# wanted_packages [SECTION...]: those that are always needed, and those of the sections
+wanted_packages() {
+    awk -v sections=" $* " '
+        { sub(/#.*/, "") }
+        /^\[/ { gsub(/[][]/, ""); skip = !index(sections, " " $1 " "); next }
+        NF && !skip { print $1 }' "$checkout/scripts/packages.debian"
+}
 
 missing_packages() {
     local installed
     # shellcheck disable=SC2046 # one word for each package
-    installed=$(dpkg-query -W -f='${db:Status-Status} ${Package}\n' $(wanted_packages) 2>/dev/null |
+    installed=$(dpkg-query -W -f='${db:Status-Status} ${Package}\n' $(wanted_packages "$@") 2>/dev/null |
         sed -n 's/^installed //p' | sort -u || true)
-    comm -23 <(wanted_packages | sort -u) <(printf '%s\n' "$installed")
+    comm -23 <(wanted_packages "$@" | sort -u) <(printf '%s\n' "$installed")
 }
 
 policy=/usr/sbin/policy-rc.d
@@ -74,7 +80,7 @@ allow_services() {
 }
 
 service_packages() {
-    dpkg-query -W -f='${db:Status-Status} ${Package}\n' | sed -n 's/^installed \(\(postgresql\|redis\|haproxy\|libvirt\).*\)/\1/p' | sort -u
+    dpkg-query -W -f='${db:Status-Status} ${Package}\n' | sed -n 's/^installed \(\(postgresql\|redis\|haproxy\|libvirt\|ceph\).*\)/\1/p' | sort -u
 }
 
 # A service that came with our packages shall not start at the next boot either.
@@ -99,12 +105,13 @@ install_packages() {
     disable_services $(comm -13 <(printf '%s\n' "$before") <(service_packages))
 }
 
+# ensure_packages [SECTION...]
 ensure_packages() {
     command -v apt-get >/dev/null && command -v dpkg-query >/dev/null ||
         die "Terrace runs on Debian 12, Debian 13 and Ubuntu 24.04; this machine has no apt"
     [ "$(dpkg --print-architecture)" = amd64 ] || die "Terrace needs an amd64 machine"
     local missing
-    missing=$(missing_packages)
+    missing=$(missing_packages "$@")
     if [ -z "$missing" ]; then
         say "packages: all installed"
         return 0
@@ -162,4 +169,32 @@ install_environment() {
     done
     "${pip[@]}" --no-deps -e "$checkout" || return 1
     rm "$mark"
+}
+
+# Ceph's bindings for Python come with Debian's packages only, compiled for Debian's Python: the virtual
+# environment gets links to these two alone, through a folder that it looks into.
+ensure_ceph_bindings() {
+    local environment=$checkout/.venv name suffix binding packages
+    local folder=$environment/lib/ceph-bindings
+    suffix=$("$environment/bin/python" -c 'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))')
+    packages=$("$environment/bin/python" -c 'import sysconfig; print(sysconfig.get_path("platlib"))')
+    mkdir -p "$folder"
+    for name in rados rbd; do
+        binding=/usr/lib/python3/dist-packages/$name$suffix
+        [ -e "$binding" ] || die "$(missing_binding "$name" "$suffix")"
+        [ "$(readlink "$folder/$name$suffix")" = "$binding" ] || ln -sfn "$binding" "$folder/$name$suffix"
+    done
+    [ "$(cat "$packages/ceph-bindings.pth" 2>/dev/null)" = "$folder" ] ||
+        printf '%s\n' "$folder" >"$packages/ceph-bindings.pth"
+    quietly "importing Ceph's bindings" "$environment/bin/python" -c 'import rados, rbd'
+}
+
+missing_binding() {
+    local found
+    found=$(cd /usr/lib/python3/dist-packages 2>/dev/null && compgen -G "$1.cpython-*.so" | tr '\n' ' ' || true)
+    if [ -n "$found" ]; then
+        printf "the package python3-%s is made for another Python: it has %s, and .venv's needs %s" "$1" "${found% }" "$1$2"
+    else
+        printf "Ceph's binding for Python is missing: install the package python3-%s" "$1"
+    fi
 }

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, Field, StringConstraints, field_validator, model_validator
 
 from terrace.api.body import Body
-from terrace.api.vm import check_name
+from terrace.api.name import check_name
 from terrace.store.networks import Network
 
 

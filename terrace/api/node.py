@@ -21,6 +21,10 @@ class NodeOut(BaseModel):
     ram_mib: int
     ram_overcommit: float
     ram_claimed_mib: int
+    pool: str = Field(examples=["libvirt-pool"], description="Where the disks of its VMs lie")
+    storage: str = Field(examples=["rbd"], description="The pool's kind: rbd or dir")
+    pool_shared: bool = Field(description="Whether other nodes use the same pool: then disk figures are of all")
+    pool_used_bytes: int | None = Field(description="What the pool's storage says it holds; null: not yet known")
     disk_gib: int = Field(description="Size of its pool")
     disk_overcommit: float
     disk_claimed_gib: int
@@ -39,6 +43,10 @@ def node_view(node: NodeView) -> dict[str, Any]:
         "ram_mib": node.ram_mib,
         "ram_overcommit": round(node.ram_overcommit, 3),
         "ram_claimed_mib": node.ram_claimed_mib,
+        "pool": node.pool,
+        "storage": node.storage,
+        "pool_shared": node.pool_shared,
+        "pool_used_bytes": node.pool_used_bytes,
         "disk_gib": node.disk_gib,
         "disk_overcommit": round(node.disk_overcommit, 3),
         "disk_claimed_gib": node.disk_claimed_gib,

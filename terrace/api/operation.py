@@ -31,6 +31,8 @@ class OperationOut(BaseModel):
     vm: int | None = Field(examples=[1])
     vm_name: str | None = Field(examples=["test-1"])
     image: int | None
+    volume: int | None
+    snapshot: int | None
     node: str = Field(examples=["hv1"])
     state: str = Field(
         examples=["succeeded"],
@@ -53,6 +55,8 @@ def operation_view(op: Operation, events: Sequence[Event]) -> dict[str, Any]:
         "vm": op.vm_id,
         "vm_name": op.vm_name,
         "image": op.image_id,
+        "volume": op.volume_id,
+        "snapshot": op.snapshot_id,
         "node": op.node,
         "state": op.state,
         "steps": [_step_view(name, [event for event in events if event.step == name]) for name in op.steps],

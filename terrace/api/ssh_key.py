@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, field_validator
 
 from terrace import ssh_key
 from terrace.api.body import Body
-from terrace.api.vm import check_name
+from terrace.api.name import check_name
 from terrace.store.ssh_keys import SshKey
 
 

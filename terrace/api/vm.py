@@ -12,13 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_vali
 from terrace import labels as label_rules
 from terrace import ssh_key, user_data
 from terrace.api.body import Body, refuse_nul
+from terrace.api.name import check_name
+from terrace.api.volume import VmVolumeCreate, guest_device
 from terrace.errors import TerraceError
 from terrace.store.vms import VmView
+from terrace.types import MAX_VOLUMES
 from terrace.vm_state import VmStatus
 
 MAX_FILES_BYTES: Final = 65_536
-# matched in full: `$` would let a final newline pass
-_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _NUMBER = re.compile(r"[1-9][0-9]{0,9}")
 _DISK = re.compile(r"([1-9][0-9]{0,9})([GT]?)")
 _CRYPT = re.compile(r"\$(1|5|6|y|7|2[aby])\$[A-Za-z0-9./$=,]{8,250}")
@@ -27,18 +28,6 @@ _LOOSE: Final = {"Name": "name", "RAM": "ram_mib", "CPU": "cpu", "Disk": "disk_g
 Cpu = Annotated[int, Field(ge=1, le=512)]
 RamMib = Annotated[int, Field(ge=64, le=16_777_216)]
 DiskGib = Annotated[int, Field(ge=1, le=65_536)]
-
-
-def check_name(name: str) -> str:
-    """A name of a VM, key, image or network: an RFC 1123 label that is not all digits."""
-    if not _NAME.fullmatch(name):
-        raise ValueError(
-            "must be an RFC 1123 label: 1 to 63 lowercase letters, digits or '-', beginning and ending with a"
-            " letter or digit"
-        )
-    if name.isdigit():
-        raise ValueError("must not be all digits, as ids are")
-    return name
 
 
 class VmFile(Body):
@@ -97,6 +86,14 @@ class VmCreate(Body):
         default=None, description="`#cloud-config` document or a script beginning with `#!`; at most 64 KiB"
     )
     labels: dict[str, str] = Field(default_factory=dict, description="At most 64 labels", examples=[{"env": "prod"}])
+    volumes: list[VmVolumeCreate] = Field(
+        default_factory=list, max_length=MAX_VOLUMES, description="Extra disks that are made and plugged in with the VM"
+    )
+
+    @property
+    def all_disks_gib(self) -> int:
+        """What its disks claim of a pool."""
+        return self.disk_gib + sum(volume.size_gib for volume in self.volumes)
 
     @model_validator(mode="before")
     @classmethod
@@ -150,6 +147,13 @@ class VmCreate(Body):
             user_data.validate_user_data(text)
         return text
 
+    @field_validator("volumes")
+    @classmethod
+    def _volumes_differ(cls, volumes: list[VmVolumeCreate]) -> list[VmVolumeCreate]:
+        if len({volume.name for volume in volumes}) < len(volumes):
+            raise ValueError("two volumes have the same name")
+        return volumes
+
     @field_validator("labels")
     @classmethod
     def _labels_fit(cls, labels: dict[str, str]) -> dict[str, str]:
@@ -177,6 +181,15 @@ def _loosely(loose: str, value: Any) -> Any:
     raise ValueError(f"{loose} must be a decimal number of {unit}")
 
 
+class PluggedVolume(BaseModel):
+    """A volume as its VM sees it."""
+
+    id: int = Field(examples=[1])
+    name: str = Field(examples=["data"])
+    size_gib: int = Field(examples=[20])
+    device: str = Field(examples=["/dev/disk/by-id/virtio-volume-1"], description="Its path in a guest with udev")
+
+
 class VmOut(BaseModel):
     """A VM."""
 
@@ -193,6 +206,7 @@ class VmOut(BaseModel):
     )
     node: str = Field(examples=["hv1"], description="The node that owns the VM")
     labels: dict[str, str] = Field(examples=[{}])
+    volumes: list[PluggedVolume] = Field(description="Volumes that are plugged in, in the order of their devices")
     created_at: datetime
     started_at: datetime | None
     ready_at: datetime | None = Field(description="When the guest first answered after its last start")
@@ -214,6 +228,7 @@ def vm_view(vm: VmView) -> dict[str, Any]:
         "ip": vm.ip,
         "node": vm.node,
         "labels": vm.labels,
+        "volumes": [{**volume, "device": guest_device(volume["id"])} for volume in vm.volumes],
         "created_at": vm.created_at,
         "started_at": vm.started_at,
         "ready_at": vm.ready_at,

@@ -9,14 +9,15 @@ from typing import Any
 from terrace.cli.reply import Json
 
 _STYLE = {
-    **dict.fromkeys(("running", "active", "available", "succeeded", "done"), "green"),
+    **dict.fromkeys(("running", "active", "available", "in_use", "succeeded", "done"), "green"),
     **dict.fromkeys(
         ("creating", "starting", "stopping", "rebooting", "rebuilding", "migrating", "deleting", "importing",
-         "pending", "draining", "undoing", "paused", "rescue", "maintenance"),
+         "attaching", "detaching", "restoring", "pending", "draining", "undoing", "paused", "rescue", "maintenance",
+         "orphan"),
         "yellow",
     ),
-    **dict.fromkeys(("error", "crashed", "unknown", "failed", "stuck", "down"), "red"),
-    **dict.fromkeys(("stopped", "superseded", "undone"), "dim"),
+    **dict.fromkeys(("error", "crashed", "unknown", "failed", "stuck", "down", "missing"), "red"),
+    **dict.fromkeys(("stopped", "superseded", "undone", "foreign"), "dim"),
 }  # fmt: skip
 
 
@@ -59,6 +60,11 @@ def field(name: str) -> Callable[[Json], str]:
 def age(name: str) -> Callable[[Json], str]:
     """A cell that shows how long ago a time was."""
     return lambda item: _age(item.get(name))
+
+
+def gib(name: str) -> Callable[[Json], str]:
+    """A cell that shows a size in GiB."""
+    return lambda item: f"{text(item.get(name))}GiB"
 
 
 def mib(value: Any) -> str:

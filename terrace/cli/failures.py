@@ -38,6 +38,10 @@ class Failure(Exception):
         self.facts = tuple(facts)
         self.hint = hint
 
+    def noting(self, first: str) -> Failure:
+        """The same failure, with something to know before its hint."""
+        return Failure(self.code, self.message, facts=self.facts, hint=f"{first} {self.hint}".strip())
+
 
 def usage(message: str, hint: str = "") -> Failure:
     """A mistake in the arguments that was found before anything was sent."""

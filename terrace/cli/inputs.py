@@ -10,7 +10,9 @@ from terrace.cli.failures import usage
 from terrace.cli.reply import Json
 
 _SIZE = re.compile(r"([1-9][0-9]*)([MGT]?)(i?B)?", re.IGNORECASE)
+_DISK_UNITS = {"": 1, "G": 1, "T": 1024}
 _PUBLIC_KEY = re.compile(r"(ssh-|ecdsa-|sk-)\S+ +\S")
+_VOLUME = re.compile(r"([^:]+):([^:]+)(:delete)?")
 _MODE = re.compile(r"[0-7]{3,4}")
 
 
@@ -21,7 +23,24 @@ def ram_mib(value: str) -> int:
 
 def disk_gib(value: str) -> int:
     """10, 10G or 1T as GiB."""
-    return _size(value, "--disk", {"": 1, "G": 1, "T": 1024})
+    return _size(value, "--disk", _DISK_UNITS)
+
+
+def volume_gib(value: str, option: str) -> int:
+    """A volume's size, as ``disk_gib`` reads it."""
+    return _size(value, option, _DISK_UNITS)
+
+
+def volume_entry(value: str) -> Json:
+    """``NAME:SIZE[:delete]`` as an entry of ``volumes``."""
+    match = _VOLUME.fullmatch(value)
+    if match is None:
+        raise usage(
+            f"--volume {value} is not NAME:SIZE[:delete].",
+            "For example --volume data:20, or --volume scratch:5G:delete to have it deleted with the VM.",
+        )
+    entry: Json = {"name": match[1], "size_gib": volume_gib(match[2], f"In --volume {value},")}
+    return {**entry, "delete_with_vm": True} if match[3] else entry
 
 
 def labels(values: list[str]) -> dict[str, str]:

@@ -68,4 +68,4 @@ def delete_keys(
     yes: Yes = False,
 ) -> None:
     """Delete stored keys. VMs made with them keep them."""
-    delete_each(session_of(ctx), "key", "ssh-keys", key, yes)
+    delete_each(session_of(ctx), "key", key, ["ssh-keys"], yes)

@@ -25,7 +25,9 @@ from terrace.cli.node import node_app
 from terrace.cli.op import op_app
 from terrace.cli.output import Format, show_failure
 from terrace.cli.session import Session
+from terrace.cli.snapshot import snapshot_app
 from terrace.cli.ssh import ssh
+from terrace.cli.volume import volume_app
 
 
 class _Root(TyperGroup):
@@ -59,6 +61,8 @@ vm_app.command("reset")(vm_change.reset)
 vm_app.command("poweroff")(vm_change.poweroff)
 vm_app.command("delete")(vm_change.delete)
 app.add_typer(vm_app, name="vm")
+app.add_typer(volume_app, name="volume")
+app.add_typer(snapshot_app, name="snapshot")
 app.add_typer(image_app, name="image")
 app.add_typer(key_app, name="key")
 app.add_typer(network_app, name="network")

@@ -94,4 +94,4 @@ def delete_networks(
     yes: Yes = False,
 ) -> None:
     """Delete networks that no VM is on. Their bridges stay."""
-    delete_each(session_of(ctx), "network", "networks", network, yes)
+    delete_each(session_of(ctx), "network", network, ["networks"], yes)

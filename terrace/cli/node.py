@@ -7,14 +7,15 @@ from typing import Annotated
 
 import typer
 
-from terrace.cli.cells import age, field, mib
+from terrace.cli.cells import age, field, mib, size_bytes
 from terrace.cli.client import path_of
 from terrace.cli.complete import node_names
-from terrace.cli.options import Limit, Output
-from terrace.cli.output import Column, print_list, print_one, print_several
+from terrace.cli.options import Limit, Output, Timeout, Wait
+from terrace.cli.output import Column, Format, print_list, print_one, print_parts, print_several
 from terrace.cli.reply import Json
 from terrace.cli.session import session_of
 from terrace.cli.several import Tally, change_each
+from terrace.cli.watch import deadline_after, settled
 
 node_app = typer.Typer(no_args_is_help=True, help="Nodes: the machines that VMs run on.")
 
@@ -39,6 +40,14 @@ _COLUMNS = (
     Column("CPU", _claimed_of("cpu_claimed", "cpu", "cpu_overcommit", "{:g}".format), right=True),
     Column("RAM", _claimed_of("ram_claimed_mib", "ram_mib", "ram_overcommit", mib), right=True),
     Column("DISK", _claimed_of("disk_claimed_gib", "disk_gib", "disk_overcommit", "{:g}GiB".format), right=True),
+    Column("STORAGE", field("storage")),
+    Column("USED", lambda node: size_bytes(node.get("pool_used_bytes")), right=True),
+    Column("SEEN", age("last_seen"), right=True),
+)
+_DRIFT_COLUMNS = (
+    Column("VOLUME", field("name")),
+    Column("KIND", field("kind")),
+    Column("FOR", age("first_seen"), right=True),
     Column("SEEN", age("last_seen"), right=True),
 )
 
@@ -75,6 +84,32 @@ def undrain(ctx: typer.Context, node: Nodes, output: Output = None) -> None:
 def maintenance(ctx: typer.Context, node: Nodes, output: Output = None) -> None:
     """Take nodes out of service for work on them."""
     _act(ctx, "maintenance", node, output)
+
+
+@node_app.command("drift")
+def drift(
+    ctx: typer.Context,
+    node: Node,
+    clean: Annotated[
+        bool, typer.Option("--clean", help="Compare now, and put this cloud's own orphans away, for a week.")
+    ] = False,
+    wait: Wait = True,
+    timeout: Timeout = 300,
+    output: Output = None,
+) -> None:
+    """Show how a node's pool differs from what is recorded."""
+    session, path = session_of(ctx), path_of("nodes", node, "drift")
+    with session.api() as api:
+        if clean:
+            deadline = deadline_after(timeout) if wait else None
+            found = settled(api, api.change("POST", f"{path}/clean"), lambda _: path, deadline)
+        else:
+            found = api.get(path)
+    shown = output or session.output
+    if shown is Format.NAME:
+        print_list(found["differences"], _DRIFT_COLUMNS, shown)
+    else:
+        print_parts(found, "differences", _DRIFT_COLUMNS, shown)
 
 
 def _act(ctx: typer.Context, action: str, nodes: list[str], output: Output) -> None:

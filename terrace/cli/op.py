@@ -10,7 +10,7 @@ from terrace.cli.cells import age, field, text
 from terrace.cli.client import path_of
 from terrace.cli.complete import operation_ids, vm_names
 from terrace.cli.options import Limit, Output, Timeout
-from terrace.cli.output import Column, Format, print_list, print_one
+from terrace.cli.output import Column, Format, print_list, print_parts
 from terrace.cli.reply import Json
 from terrace.cli.session import session_of
 from terrace.cli.watch import deadline_after, follow
@@ -23,6 +23,7 @@ _COLUMNS = (
     Column("ID", field("id"), right=True),
     Column("KIND", field("kind")),
     Column("VM", lambda op: text(op.get("vm_name") or op.get("vm"))),
+    Column("VOLUME", field("volume")),
     Column("NODE", field("node")),
     Column("STATE", field("state")),
     Column("AGE", age("created_at"), right=True),
@@ -70,11 +71,4 @@ def wait_operation(ctx: typer.Context, operation: Operation, timeout: Timeout = 
 
 
 def _print(operation: Json, output: Format) -> None:
-    if output is not Format.TABLE:
-        print_one(operation, output, name="id")
-        return
-    steps = operation.get("steps") or []
-    print_one({key: value for key, value in operation.items() if key != "steps"}, output)
-    if steps:
-        print()
-        print_list(steps, _STEP_COLUMNS, output)
+    print_parts(operation, "steps", _STEP_COLUMNS, output, name="id")

@@ -89,6 +89,17 @@ def print_one(item: Json, output: Format, name: str = "name") -> None:
     console(sys.stdout).print(table)
 
 
+def print_parts(item: Json, part: str, columns: Sequence[Column], output: Format, name: str = "name") -> None:
+    """One thing, with the list in its field ``part`` as a table of its own, if there is something in it."""
+    parts = item.get(part)
+    if output is not Format.TABLE or not parts:
+        print_one(item, output, name)
+        return
+    print_one({key: value for key, value in item.items() if key != part}, output)
+    print()
+    print_list(parts, columns, output)
+
+
 def print_several(items: Sequence[Json], columns: Sequence[Column], output: Format) -> None:
     """The results of a change to one or more things: as JSON one object, or an array of several."""
     if output is Format.JSON and len(items) == 1:

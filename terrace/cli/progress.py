@@ -31,24 +31,28 @@ class Progress(Protocol):
 
 
 @contextmanager
-def progress_on(stream: TextIO) -> Iterator[Progress]:
-    """Progress on a stream, fit for what it is; tidy also when the waiting is cut short."""
+def progress_on(stream: TextIO, name: str = "") -> Iterator[Progress]:
+    """Progress on a stream, fit for what it is; tidy also when the waiting is cut short.
+
+    ``name`` is what an operation is about, if not its VM.
+    """
     if not for_people(stream):
-        line = _Line(stream)
+        line = _Line(stream, name)
         try:
             yield line
         finally:
             line.close()
         return
     with console(stream).status("") as status:
-        yield _Live(status)
+        yield _Live(status, name)
 
 
 class _Live:
     """Finished steps stay as lines, what runs has a spinner."""
 
-    def __init__(self, status: Status) -> None:
+    def __init__(self, status: Status, name: str) -> None:
         self._status = status
+        self._name = name
         self._news = _News()
         self._began = time.monotonic()
 
@@ -56,9 +60,9 @@ class _Live:
         for step in self._news.of(operation):
             self._print(str(step["state"]), f"{step['name']:<12} {_took(step)}{_trouble(step)}", indent="  ")
         if operation.get("state") in _LIVE:
-            self.waiting(f"{_title(operation)}: {_current(operation)}")
+            self.waiting(f"{_title(operation, self._name)}: {_current(operation)}")
         else:
-            self._print(str(operation.get("state")), f"{_title(operation)} {_ending(operation)}")
+            self._print(str(operation.get("state")), f"{_title(operation, self._name)} {_ending(operation)}")
 
     def waiting(self, what: str) -> None:
         from rich.text import Text
@@ -75,14 +79,15 @@ class _Live:
 class _Line:
     """One line that grows, for logs and pipes."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, name: str) -> None:
         self._stream = stream
+        self._name = name
         self._news = _News()
         self._open = False
 
     def show(self, operation: Json) -> None:
         if not self._open:
-            self._write(f"{_title(operation)}:")
+            self._write(f"{_title(operation, self._name)}:")
         for step in self._news.of(operation):
             state = "" if step["state"] == "done" else f"{step['state']} "
             self._write(f" {step['name']} {state}{_took(step)}{_trouble(step)},")
@@ -119,9 +124,9 @@ class _News:
                 yield step
 
 
-def _title(operation: Json) -> str:
+def _title(operation: Json, name: str) -> str:
     kind = str(operation.get("kind", "operation")).replace("_", " ")
-    return f"{kind} {operation.get('vm_name') or ''}".rstrip()
+    return f"{kind} {name or operation.get('vm_name') or ''}".rstrip()
 
 
 def _current(operation: Json) -> str:

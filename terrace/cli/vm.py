@@ -6,11 +6,12 @@ from typing import Annotated
 
 import typer
 
-from terrace.cli.cells import age, field, mib
+from terrace.cli.cells import age, field, gib, mib
 from terrace.cli.client import path_of
 from terrace.cli.complete import node_names, vm_names
 from terrace.cli.options import Limit, Output
-from terrace.cli.output import Column, print_list, print_one
+from terrace.cli.output import Column, Format, print_list, print_parts
+from terrace.cli.reply import Json
 from terrace.cli.session import session_of
 
 COLUMNS = (
@@ -21,9 +22,15 @@ COLUMNS = (
     Column("IP", field("ip")),
     Column("CPU", field("cpu"), right=True),
     Column("RAM", lambda vm: mib(vm.get("ram_mib")), right=True),
-    Column("DISK", lambda vm: f"{vm.get('disk_gib')}GiB", right=True),
+    Column("DISK", gib("disk_gib"), right=True),
     Column("IMAGE", field("image")),
     Column("AGE", age("created_at"), right=True),
+)
+_VOLUME_COLUMNS = (
+    Column("VOLUME", field("name")),
+    Column("ID", field("id"), right=True),
+    Column("SIZE", gib("size_gib"), right=True),
+    Column("DEVICE", field("device")),
 )
 
 
@@ -53,4 +60,9 @@ def show_vm(
     """Show everything about a VM."""
     session = session_of(ctx)
     with session.api() as api:
-        print_one(api.get(path_of("vms", vm)), output or session.output)
+        print_vm(api.get(path_of("vms", vm)), output or session.output)
+
+
+def print_vm(vm: Json, output: Format) -> None:
+    """Everything about a VM, and its volumes with where the guest finds them."""
+    print_parts(vm, "volumes", _VOLUME_COLUMNS, output)

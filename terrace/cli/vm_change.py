@@ -8,12 +8,11 @@ import typer
 
 from terrace.cli.client import path_of
 from terrace.cli.complete import vm_names
-from terrace.cli.confirm import confirm_delete
 from terrace.cli.options import Output, Timeout, Wait, Yes
 from terrace.cli.output import print_several
 from terrace.cli.reply import Json
 from terrace.cli.session import session_of
-from terrace.cli.several import Tally, change_each, tell_deleted
+from terrace.cli.several import Tally, change_each, delete_each
 from terrace.cli.ssh import forget_host_key
 from terrace.cli.vm import COLUMNS
 
@@ -71,21 +70,21 @@ def delete(
     timeout: Timeout = 300,
     output: Output = None,
 ) -> None:
-    """Delete VMs and their disks. Prints something on stdout only with --no-wait."""
-    confirm_delete("VM", vm, yes)
-    session, tally = session_of(ctx), Tally()
-    with session.api() as api:
-        replies = change_each(
-            api, vm, lambda name: api.change("DELETE", path_of("vms", name)), timeout if wait else None, tally
-        )
-    going = [reply.body for reply, _ in replies if reply.body]
-    for gone in going:
-        forget_host_key(session.checked_url(), gone)
-    if wait:
-        tell_deleted(len(replies), vm)
-    else:
-        print_several(going, COLUMNS, output or session.output)
-    tally.end()
+    """Delete VMs with their system disks and snapshots, and the volumes that go with them. Prints something on
+    stdout only with --no-wait.
+    """
+    session = session_of(ctx)
+    delete_each(
+        session,
+        "VM",
+        vm,
+        ["vms"],
+        yes,
+        wait_s=timeout if wait else None,
+        columns=COLUMNS,
+        output=output,
+        forget=lambda gone: forget_host_key(session.checked_url(), gone),
+    )
 
 
 def _act(

@@ -13,10 +13,10 @@ from terrace.cli.client import path_of
 from terrace.cli.complete import image_names, key_names, network_names
 from terrace.cli.failures import usage
 from terrace.cli.options import Output, Timeout, Wait
-from terrace.cli.output import Format, print_one, say
-from terrace.cli.reply import Json
+from terrace.cli.output import Format, say
 from terrace.cli.session import session_of
-from terrace.cli.watch import deadline_after, follow, wait_ready
+from terrace.cli.vm import print_vm
+from terrace.cli.watch import deadline_after, settled, wait_ready
 
 
 def create_vm(
@@ -56,6 +56,13 @@ def create_vm(
     password_hash: Annotated[
         str | None, typer.Option(metavar="HASH", help="Console password, as `openssl passwd -6` prints it.")
     ] = None,
+    volume: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME:SIZE[:delete]",
+            help="Volume to make and plug in: data:20 (GiB), or data:20:delete to delete it with the VM; repeatable.",
+        ),
+    ] = None,
     wait: Wait = True,
     ready: Annotated[bool, typer.Option("--wait-ready", help="Wait also until the guest answers.")] = False,
     timeout: Timeout = 300,
@@ -73,6 +80,7 @@ def create_vm(
         "password_hash": password_hash,
         "user_data": inputs.read_text(user_data, "the user-data") if user_data else None,
         "files": [inputs.file_entry(one) for one in file or []] or None,
+        "volumes": [inputs.volume_entry(one) for one in volume or []] or None,
         "labels": inputs.labels(label or []) or None,
         "ssh_keys": _keys(key, password_hash, user_data) or None,
     }
@@ -84,14 +92,11 @@ def create_vm(
     with session.api() as api:
         deadline = deadline_after(timeout)
         reply = api.change("POST", "/vms", body)
-        vm: Json = reply.body
-        if wait and reply.operation:
-            follow(api, reply.operation, deadline)
-            vm = api.get(path_of("vms", vm["id"]))
+        vm = settled(api, reply, lambda made: path_of("vms", made["id"]), deadline if wait else None)
         if ready:
             vm = wait_ready(api, name, deadline)
     shown = output or session.output
-    print_one(vm, shown)
+    print_vm(vm, shown)
     if shown is Format.TABLE and wait:
         say(f"Log in: terrace vm ssh {name}")
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from terrace.cli.client import Api, path_of
 from terrace.cli.failures import ExitCode, Failure
 from terrace.cli.hints import hint_for
 from terrace.cli.progress import progress_on
-from terrace.cli.reply import Json
+from terrace.cli.reply import Json, Reply
 
 _LIVE = frozenset({"pending", "running", "undoing"})
 _GUEST_MAY_ANSWER = frozenset({"creating", "starting", "running", "rebooting"})
@@ -24,10 +24,31 @@ def deadline_after(timeout_s: float) -> float:
     return time.monotonic() + timeout_s
 
 
-def follow(api: Api, operation: str | int, deadline: float) -> Json:
-    """The operation when it succeeded; raises Failure when it ended otherwise, or has not ended in time."""
+def settled(api: Api, reply: Reply, path: Callable[[Json], str], deadline: float | None) -> Json:
+    """What was changed, as it is when the operation has succeeded; ``deadline`` None: as it was answered.
+
+    ``path`` tells from the answer where the thing is.
+    """
+    changed: Json = reply.body
+    if deadline is None or not reply.operation:
+        return changed
+    follow(api, reply.operation, deadline, name_in(changed))
+    seen: Json = api.get(path(changed))
+    return seen
+
+
+def name_in(thing: Json) -> str:
+    """The name of what is changed, for its progress; empty when it has none."""
+    return str(thing.get("name") or "")
+
+
+def follow(api: Api, operation: str | int, deadline: float, name: str = "") -> Json:
+    """The operation when it succeeded; raises Failure when it ended otherwise, or has not ended in time.
+
+    ``name`` of what is changed stands in the progress; without it the VM's.
+    """
     hint = f"The operation goes on: `terrace op wait {operation}` follows it."
-    with _noting(hint), progress_on(sys.stderr) as progress:
+    with _noting(hint), progress_on(sys.stderr, name) as progress:
         for seen in _looks(api, path_of("operations", operation), deadline):
             progress.show(seen)
             if seen.get("state") not in _LIVE:
@@ -63,6 +84,7 @@ def failure_of_operation(operation: Json) -> Failure:
     vm = str(operation.get("vm_name") or operation.get("vm") or "")
     error = operation.get("error") or {}
     code = str(error.get("code", ""))
+    volume = operation.get("volume")
     facts = [("operation", f"{number} ({operation.get('kind')}{f' of {vm}' if vm else ''}) {state}")]
     if code:
         facts.append(("code", code))
@@ -74,11 +96,20 @@ def failure_of_operation(operation: Json) -> Failure:
             hint = f"`terrace op list --vm {vm}` shows which."
         case "stuck":
             message = str(error.get("detail") or "It could neither be finished nor undone.")
-            hint = f"`terrace op show {number}` tells where it stuck; `terrace vm delete {vm}` is allowed."
+            hint = f"`terrace op show {number}` tells where it stuck{_way_out(operation, vm)}."
         case _:
             message = str(error.get("detail") or "The operation failed.")
-            hint = hint_for(code, 0, f"/vms/{vm}") or f"`terrace op show {number}` shows its steps."
+            path = f"/volumes/{volume}" if volume else f"/vms/{vm}"
+            hint = hint_for(code, 0, path) or f"`terrace op show {number}` shows its steps."
     return Failure(ExitCode.FAILED, message, facts=facts, hint=hint)
+
+
+def _way_out(operation: Json, vm: str) -> str:
+    """What can still be done with a thing whose operation is stuck."""
+    volume = operation.get("volume")
+    if volume:
+        return f"; `terrace volume show {volume}` what has become of it"
+    return f"; `terrace vm delete {vm}` is allowed" if str(operation.get("kind")).startswith("vm_") else ""
 
 
 def _looks(api: Api, path: str, deadline: float) -> Iterator[Json]:
@@ -103,5 +134,4 @@ def _noting(hint: str) -> Iterator[None]:
     except Failure as failure:
         if failure.code not in (ExitCode.TIMED_OUT, ExitCode.INTERRUPTED, ExitCode.UNAVAILABLE):
             raise
-        both = f"{hint} {failure.hint}".strip()
-        raise Failure(failure.code, failure.message, facts=failure.facts, hint=both) from None
+        raise failure.noting(hint) from None

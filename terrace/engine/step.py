@@ -40,7 +40,7 @@ class Step(Generic[C]):
     undo: Callable[[C], Awaitable[None]] | None = None
     record: Callable[[Conn, C], Awaitable[None]] | None = None
     unrecord: Callable[[Conn, C], Awaitable[None]] | None = None
-    sets: VmChange | None = None
+    sets: VmChange | Callable[[Operation], VmChange] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,8 @@ class Workflow(Generic[C]):
     # after the point of no return: how often before it ends stuck (with the longest pauses)
     stubborn_attempts: int = 60
     failed_vm: VmChange | None = None  # what the VM is when the operation was undone, if it still exists
+    stuck_vm: VmChange | None = VmChange("error")  # what it is when nothing helps any more
+    gave_up: Callable[[Conn, C], Awaitable[None]] | None = None  # writes what else is not as it should be, then
 
     @property
     def step_names(self) -> list[str]:

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, NoReturn, Protocol
 from terrace.errors import Permanent, Transient
 from terrace.store.operations import Event, Operation
 
-Fault = Literal["lost", "transient", "permanent", "kill"]
+Fault = Literal["lost", "transient", "outage", "permanent", "kill"]
 ALWAYS: Final = 1_000_000
 World = Mapping[str, Any]
 
@@ -69,6 +69,8 @@ def _strike(fault: Fault, point: Point) -> NoReturn:
             raise ConnectionResetError(f"injected {point}")
         case "transient":
             raise Transient("service_unavailable", "Injected fault.", internal=str(point))
+        case "outage":
+            raise Transient("storage_unavailable", "Injected outage.", internal=str(point))
         case "permanent":
             raise Permanent("operation_failed", "Injected fault.", internal=str(point))
         case "kill":

@@ -28,6 +28,10 @@ _LOOK_EVERY_S = 5.0
 _BATCH = 64
 _LONGEST_BACKOFF = 150  # times the first one
 _REST_S = 1.0  # after a failure of the database
+# A pool that does not answer is nobody's fault: what has begun goes on when it is back.
+_OUTAGE = "storage_unavailable"
+_OUTAGE_PATIENCE_S = 900.0  # what can still be undone is, after so long
+_OUTAGE_LOOK_S = 5.0
 _TELL_AFTER_S = 0.3  # a first step that is done by then needs no statement to say that it has begun
 
 Probe = Callable[[Operation, str, str, str], Awaitable[None]]  # operation, step, "do"|"undo", "before"|"after"
@@ -243,7 +247,8 @@ class Worker:
             if op.cursor == len(workflow.steps):
                 op.state = "succeeded"
             op.result.update(result or {})
-            await self._save(run, event, step.record, subject, result=result, sets=step.sets)
+            sets = step.sets(op) if callable(step.sets) else step.sets
+            await self._save(run, event, step.record, subject, result=result, sets=sets)
         else:
             await self._step_failed(workflow, subject, run, event, error)
 
@@ -255,14 +260,15 @@ class Worker:
         beyond = op.cursor >= workflow.no_return
         most = workflow.stubborn_attempts if beyond else workflow.attempts
         _log.warning("step_failed", step=event.step, attempt=op.attempt, error=str(error))
-        if isinstance(error, Transient) and op.attempt < most:
-            await self._retry_later(run, event)
+        patient = error.code == _OUTAGE and (beyond or _age_s(op) < _OUTAGE_PATIENCE_S)
+        if isinstance(error, Transient) and (op.attempt < most or patient):
+            await self._retry_later(run, event, error)
             return
         op.attempt = 0
         op.error = _public(error)
         if beyond:
             op.state = "stuck"
-            await self._save(run, event, None, subject, sets=VmChange("error"))
+            await self._save(run, event, workflow.gave_up, subject, sets=workflow.stuck_vm)
         else:
             op.state = "undoing"
             await self._save(run, event, None, subject)
@@ -299,14 +305,16 @@ class Worker:
             return
         op.attempt += 1
         _log.warning("undo_failed", step=step.name, attempt=op.attempt, error=str(error))
-        if op.attempt < workflow.stubborn_attempts:
-            await self._retry_later(run, event)
+        if op.attempt < workflow.stubborn_attempts or error.code == _OUTAGE:
+            await self._retry_later(run, event, error)
             return
         op.state = "stuck"
-        await self._save(run, event, None, subject, sets=VmChange("error"))
+        await self._save(run, event, workflow.gave_up, subject, sets=workflow.stuck_vm)
 
-    async def _retry_later(self, run: Run, event: Event) -> None:
-        delay = self._backoff_s * min(2 ** (run.op.attempt - 1), _LONGEST_BACKOFF)
+    async def _retry_later(self, run: Run, event: Event, error: TerraceError) -> None:
+        delay = self._backoff_s * min(2 ** min(run.op.attempt - 1, 30), _LONGEST_BACKOFF)
+        if error.code == _OUTAGE:
+            delay = min(delay, _OUTAGE_LOOK_S)
         await self._save(run, event, None, None, delay_s=delay)
         await run.sleep(delay)
 
@@ -353,6 +361,10 @@ def as_step_error(exc: Exception) -> TerraceError:
         return Transient("database_unavailable", "The database did not answer.", internal=repr(exc))
     _log.error("step_crashed", exc_info=exc)
     return Permanent("internal_error", "A step failed in a way that we did not foresee.", internal=repr(exc))
+
+
+def _age_s(op: Operation) -> float:
+    return (datetime.now(UTC) - op.created_at).total_seconds()
 
 
 def _public(error: TerraceError | None) -> dict[str, Any] | None:

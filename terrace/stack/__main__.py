@@ -10,9 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from terrace.stack import namespace, status_table
+from terrace.stack import ceph_stack, namespace, status_table
 from terrace.stack.control import Control
 from terrace.stack.errors import StackError
+from terrace.stack.process_record import signal_number
 from terrace.stack.progress import Progress
 from terrace.stack.settings import StackSettings
 from terrace.stack.start import Endpoint, Options, up
@@ -36,6 +37,9 @@ Next:
   scripts/stack status    the members of the stack
   scripts/test            all tests
   scripts/down            stops everything and keeps the data"""
+ON_CEPH = """
+  scripts/ceph status     the Ceph cluster that holds the disks
+  scripts/ceph kill osd.0 and scripts/ceph start osd.0: a disk fails, and comes back"""
 
 
 def main() -> int:
@@ -88,7 +92,7 @@ def _run(arguments: argparse.Namespace, settings: StackSettings) -> int:
         case "down":
             down(settings, purge=arguments.purge, progress=Progress())
         case "status":
-            return _status(control, arguments.json)
+            return _status(settings, control, arguments.json)
         case "start":
             control.start(arguments.member)
             control.wait(arguments.member)
@@ -98,7 +102,7 @@ def _run(arguments: argparse.Namespace, settings: StackSettings) -> int:
             control.restart(arguments.member)
             control.wait(arguments.member)
         case "kill":
-            control.kill(arguments.member, _signal(arguments.signal))
+            control.kill(arguments.member, signal_number(arguments.signal))
         case "logs":
             _logs(settings, arguments)
     return 0
@@ -122,6 +126,8 @@ def _next_steps(settings: StackSettings, endpoint: Endpoint) -> str:
     ssh = inside + shlex.join(endpoint.ssh) if endpoint.ssh else "not created (scripts/up without --no-vm creates it)"
     env = _nearest(settings.layout.env_file)
     text = NEXT.format(url=endpoint.url, token=f"{endpoint.token} (also in {env})", ssh=ssh, env=env)
+    if settings.storage == "rbd":
+        text += ON_CEPH
     if settings.netns:
         text += f"\n\nAll of it lives in a network namespace; this runs a command there: {inside}COMMAND"
     return text
@@ -132,20 +138,18 @@ def _nearest(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def _status(control: Control, as_json: bool) -> int:
+def _status(settings: StackSettings, control: Control, as_json: bool) -> int:
     members = control.check()
+    is_well = all(member.is_well for member in members)
     if as_json:
         print(json.dumps([dataclasses.asdict(member) for member in members], indent=2))
     else:
         print(status_table.table(members))
-    return 0 if all(member.is_well for member in members) else 1
-
-
-def _signal(text: str) -> int:
-    try:
-        return int(text) if text.isdigit() else signal.Signals[f"SIG{text.upper().removeprefix('SIG')}"]
-    except KeyError:
-        raise StackError(f"There is no signal {text}.") from None
+        if settings.storage == "rbd":
+            line, ceph_is_well = ceph_stack.summary(settings)
+            print(f"\n{line}")
+            is_well = is_well and ceph_is_well
+    return 0 if is_well else 1
 
 
 def _logs(settings: StackSettings, arguments: argparse.Namespace) -> None:

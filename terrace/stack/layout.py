@@ -53,6 +53,11 @@ class Layout:
         return self.var / "postgres"
 
     @property
+    def ceph(self) -> Path:
+        """Everything of the Ceph cluster, if there is one."""
+        return self.var / "ceph"
+
+    @property
     def ssh_key(self) -> Path:
         return self.var / "ssh" / "id_ed25519"
 

@@ -19,7 +19,9 @@ RESOLVER_FILES = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.co
 def with_capacity(settings: StackSettings) -> StackSettings:
     """Fills in the capacities that nobody chose: each node an equal share of memory and disk."""
     ram_mib = max(512, (_total_ram_mib() - RESERVED_RAM_MIB) // settings.nodes)
-    disk_gib = max(1, shutil.disk_usage(settings.var).free // 1024**3 // settings.nodes)
+    disk_gib = None  # a pool that all share says itself how large it is
+    if settings.storage == "dir":
+        disk_gib = max(1, shutil.disk_usage(settings.var).free // 1024**3 // settings.nodes)
     return dataclasses.replace(
         settings,
         node_cpu=settings.node_cpu or len(os.sched_getaffinity(0)),

@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from terrace.stack.errors import StackError
+
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -51,6 +53,14 @@ def living(directory: Path) -> dict[str, ProcessId]:
                 if process.is_alive():
                     found[path.name] = process
     return found
+
+
+def signal_number(text: str) -> int:
+    """A signal's number from its name, with or without SIG, or from the number itself."""
+    try:
+        return int(text) if text.isdigit() else signal.Signals[f"SIG{text.upper().removeprefix('SIG')}"]
+    except KeyError:
+        raise StackError(f"There is no signal {text}.") from None
 
 
 def end(processes: list[ProcessId], number: signal.Signals, patience_s: float) -> None:

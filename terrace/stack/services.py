@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from terrace.stack import commands, files, hypervisor, machine, postgres, redis
+from terrace.stack import ceph_stack, commands, files, hypervisor, machine, postgres, redis
 from terrace.stack.member import Member, Probe
 from terrace.stack.settings import StackSettings
 
@@ -126,7 +126,7 @@ def _internal(settings: StackSettings, index: int, code: str) -> Member:
             AGENT_PORT=settings.ports.agent(index),
             DOMAIN_TYPE=settings.domain_type,
             **_drivers(settings, name),
-            **capacity,
+            **{name: value for name, value in capacity.items() if value is not None},
             **places,
         ),
         needs=("migrate", "redis", *((name,) if settings.profile == "qemu" else ())),
@@ -141,7 +141,8 @@ def _drivers(settings: StackSettings, node: str) -> dict[str, str]:
     match settings.profile:
         case "qemu":
             uri = hypervisor.uri(settings.layout, node)
-            return {"HYPERVISOR": "libvirt", "LIBVIRT_URI": uri, "STORAGE": "dir", "NETWORK": "bridge"}
+            disks = ceph_stack.environment(settings) if settings.storage == "rbd" else {"STORAGE": "dir"}
+            return {"HYPERVISOR": "libvirt", "LIBVIRT_URI": uri, "NETWORK": "bridge", **disks}
         case "test":
             uri = "test:///default"
             return {"HYPERVISOR": "libvirt", "LIBVIRT_URI": uri, "STORAGE": "fake", "NETWORK": "none"}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from terrace.stack import setting_values as read
+from terrace.stack.ceph_settings import Store
 from terrace.stack.errors import SettingsError
 from terrace.stack.layout import Layout
 from terrace.stack.ports import Ports
@@ -23,6 +24,8 @@ READERS: dict[str, Callable[[str, str], Any]] = {
     "dns": read.ipv4_list,
     "netns": read.namespace,
     "profile": read.one_of("qemu", "test", "fake"),
+    "storage": read.one_of("dir", "rbd"),
+    "ceph_store": read.one_of("bluestore", "memstore"),
     "nodes": read.whole(1, 10),
     "external_nodes": read.whole(1, 10),
     "domain_type": read.one_of("auto", "kvm", "qemu"),
@@ -36,7 +39,7 @@ READERS: dict[str, Callable[[str, str], Any]] = {
 }
 DEFAULT_SUBNET = ipaddress.IPv4Network("10.77.0.0/16")
 # the stored data speaks of these, so they can change only together with it
-TIED_TO_DATA = ("profile", "bridge", "subnet")
+TIED_TO_DATA = ("profile", "bridge", "subnet", "storage")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +47,9 @@ class StackSettings:
     """One stack. `None` capacities are detected when the stack starts and kept from then on.
 
     `profile`: `qemu` runs real guests; `test` uses libvirt's test driver with fake storage and no network;
-    `fake` has a hypervisor of files only. Each field is read from TERRACE_<NAME>.
+    `fake` has a hypervisor of files only. `storage`: where the disks of profile `qemu` lie: `dir` is a directory
+    of each node, `rbd` a Ceph cluster that all share, which keeps them as `ceph_store` says.
+    Each field is read from TERRACE_<NAME>.
     """
 
     checkout: Path
@@ -56,6 +61,8 @@ class StackSettings:
     dns: tuple[str, ...] = ()
     netns: str = ""
     profile: str = "qemu"
+    storage: str = "dir"
+    ceph_store: Store = "bluestore"
     nodes: int = 2
     external_nodes: int = 2
     domain_type: str = "auto"
@@ -76,6 +83,8 @@ class StackSettings:
         var = read.directory("TERRACE_VAR", var_text) if var_text else checkout / "var"
         kept = cls(checkout=checkout, var=var)._with(_read_file(Layout(var).settings_file))
         chosen = kept._with({name: environ[key] for name in READERS if (key := f"TERRACE_{name.upper()}") in environ})
+        if chosen.storage != "dir" and chosen.profile != "qemu":
+            raise SettingsError(f"TERRACE_STORAGE is only for TERRACE_PROFILE=qemu: {chosen.profile} has fake disks.")
         if Layout(var).cluster.exists():
             chosen._refuse_other_data(kept)
         return chosen

@@ -5,7 +5,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from terrace.stack import conflicts, files, first_vm, host_network, machine, plan, services, stop
+from terrace.stack import ceph_stack, conflicts, files, first_vm, host_network, machine, plan, services, stop
 from terrace.stack.control import Control, MemberStatus, start_supervisor
 from terrace.stack.follow import apply_and_follow
 from terrace.stack.layout import Layout
@@ -64,6 +64,7 @@ def _up(settings: StackSettings, options: Options, progress: Progress) -> Endpoi
         stop.end_leftovers(layout)
     if settings.profile == "qemu":
         _ensure_network(settings, progress)
+    ceph_stack.ensure(settings, progress)
     plan.prepare(settings)
     members = plan.members(settings)
     _start_members(settings, members, control, progress)

@@ -5,7 +5,7 @@ import shutil
 import signal
 from pathlib import Path
 
-from terrace.stack import guest_filters, guests, host_network, namespace, process_record
+from terrace.stack import ceph_stack, guest_filters, guests, host_network, namespace, process_record
 from terrace.stack.control import Control
 from terrace.stack.errors import StackError
 from terrace.stack.layout import Layout
@@ -21,6 +21,7 @@ OURS = (
     "secrets",
     "config",
     "postgres",
+    "ceph",
     "ssh",
     "cache",
     "images",
@@ -64,6 +65,7 @@ def stop_all(settings: StackSettings, progress: Progress) -> None:
     end_leftovers(layout)
     if orphans := guests.end_all(_nodes(layout)):
         progress.say(f"processes left behind, now ended: {orphans}")
+    ceph_stack.stop(settings, progress)
     if layout.short_sockets.is_symlink() and layout.sockets == layout.short_sockets:
         layout.short_sockets.unlink()
     remove_network(settings)

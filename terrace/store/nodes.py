@@ -30,6 +30,19 @@ class NodeView:
     vms: int
     last_seen: datetime
     url: str
+    pool: str
+    storage: str
+    pool_shared: bool
+    pool_used_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Where disks lie: of one node, or (``node`` is None) of every node that is told to use it."""
+
+    id: PoolId
+    name: str
+    node: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +53,7 @@ class Capacity:
     cpu_overcommit: float
     ram_mib: int
     ram_overcommit: float
-    disk_gib: int
+    disk_gib: int | None  # None: not known before the pool answers
     disk_overcommit: float
 
 
@@ -63,8 +76,9 @@ _DISK = "(p.disk_gib * p.overcommit::numeric)"
 
 _VIEW = f"""select n.name, {_EFFECTIVE} as state, n.cpu, n.cpu_overcommit::numeric::float8, n.cpu_claimed, n.ram_mib,
        n.ram_overcommit::numeric::float8, n.ram_claimed_mib, p.disk_gib, p.overcommit::numeric::float8, p.claimed_gib,
-       (select count(*) from vms v where v.node = n.name), n.last_seen, n.url
-  from nodes n join pools p on p.node = n.name or p.node is null"""
+       (select count(*) from vms v where v.node = n.name), n.last_seen, n.url, p.name, p.driver, p.node is null,
+       p.used_bytes
+  from nodes n join pools p on p.id = n.pool_id"""
 
 
 async def list_views(conn: Conn) -> list[NodeView]:
@@ -81,7 +95,7 @@ async def find_view(conn: Conn, name: str) -> NodeView | None:
 async def find_with_room(conn: Conn, cpu: int, ram_mib: int, disk_gib: int, excluding: list[str]) -> str | None:
     """The active, living node with the most free memory that could take such a VM now."""
     found = await conn.fetchval(
-        f"""select n.name from nodes n join pools p on p.node = n.name or p.node is null
+        f"""select n.name from nodes n join pools p on p.id = n.pool_id
              where {_EFFECTIVE} = 'active' and n.name <> all($4)
                and n.cpu_claimed + $1 <= {_CPU} and n.ram_claimed_mib + $2 <= {_RAM} and p.claimed_gib + $3 <= {_DISK}
              order by {_RAM} - n.ram_claimed_mib desc limit 1""",
@@ -97,7 +111,7 @@ async def has_node_for(conn: Conn, cpu: int, ram_mib: int, disk_gib: int) -> boo
     """Whether any node, were it empty, could hold such a VM."""
     return bool(
         await conn.fetchval(
-            f"""select exists (select 1 from nodes n join pools p on p.node = n.name or p.node is null
+            f"""select exists (select 1 from nodes n join pools p on p.id = n.pool_id
                 where $1 <= {_CPU} and $2 <= {_RAM} and $3 <= {_DISK})""",
             cpu,
             ram_mib,
@@ -127,10 +141,11 @@ async def register(conn: Conn, name: str, url: str, capacity: Capacity) -> int:
 
 
 async def ensure_pool(conn: Conn, name: str, driver: str, node: str | None, capacity: Capacity) -> PoolId:
-    """Record a pool; returns its id."""
+    """Record a pool; returns its id. A capacity that is not known leaves the recorded one."""
     found = await conn.fetchval(
-        """insert into pools (name, driver, node, disk_gib, overcommit) values ($1, $2, $3, $4, $5)
-           on conflict (name) do update set disk_gib = excluded.disk_gib, overcommit = excluded.overcommit
+        """insert into pools (name, driver, node, disk_gib, overcommit) values ($1, $2, $3, coalesce($4, 0), $5)
+           on conflict (name) do update
+              set disk_gib = coalesce($4, pools.disk_gib), overcommit = excluded.overcommit
            returning id""",
         name,
         driver,
@@ -141,11 +156,60 @@ async def ensure_pool(conn: Conn, name: str, driver: str, node: str | None, capa
     return PoolId(found)
 
 
+async def use_pool(conn: Conn, name: str, pool_id: PoolId) -> int:
+    """Record which pool a node uses from now on; returns how many of its VMs lie in another one."""
+    await conn.execute("update nodes set pool_id = $2 where name = $1", name, pool_id)
+    return int(await conn.fetchval("select count(*) from vms where node = $1 and pool_id <> $2", name, pool_id))
+
+
+async def record_usage(conn: Conn, pool_id: PoolId, used_bytes: int, disk_gib: int | None) -> None:
+    """Record what a pool's storage says of itself; its size only with ``disk_gib``."""
+    await conn.execute(
+        "update pools set used_bytes = $2, disk_gib = coalesce($3, disk_gib) where id = $1",
+        pool_id,
+        used_bytes,
+        disk_gib,
+    )
+
+
+async def find_pool(conn: Conn, pool_id: PoolId) -> Pool | None:
+    """One pool."""
+    row = await conn.fetchrow("select id, name, node from pools where id = $1", pool_id)
+    return Pool(*row) if row else None
+
+
+async def claim_disk(conn: Conn, pool_id: PoolId, disk_gib: int) -> bool:
+    """Claim disk on a pool; false when it has not so much left."""
+    return bool(
+        await conn.fetchval(
+            f"""update pools p set claimed_gib = claimed_gib + $2 where id = $1 and claimed_gib + $2 <= {_DISK}
+               returning true""",
+            pool_id,
+            disk_gib,
+        )
+    )
+
+
+async def release_disk(conn: Conn, pool_id: PoolId, disk_gib: int) -> None:
+    """Give back what :func:`claim_disk` took."""
+    await conn.execute("update pools set claimed_gib = claimed_gib - $2 where id = $1", pool_id, disk_gib)
+
+
+async def has_pool_for(conn: Conn, disk_gib: int) -> bool:
+    """Whether any pool that a node uses, were it empty, could hold so much."""
+    return bool(
+        await conn.fetchval(
+            f"select exists (select 1 from pools p where $1 <= {_DISK} and p.id in (select pool_id from nodes))",
+            disk_gib,
+        )
+    )
+
+
 async def beat(conn: Conn, name: str, incarnation: int) -> Pulse | None:
     """Record that the node lives; None when a newer incarnation of it runs."""
     row = await conn.fetchrow(
         f"""update nodes n set last_seen = now() from pools p
-            where n.name = $1 and n.incarnation = $2 and (p.node = n.name or p.node is null)
+            where n.name = $1 and n.incarnation = $2 and p.id = n.pool_id
            returning n.state, n.incarnation,
                      least(1 - n.cpu_claimed / nullif({_CPU}, 0), 1 - n.ram_claimed_mib / nullif({_RAM}, 0),
                            1 - p.claimed_gib / nullif({_DISK}, 0))""",

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from terrace.db import Conn
-from terrace.types import ImageId, OperationId, ProjectId, TokenId, VmId
+from terrace.types import ImageId, OperationId, ProjectId, SnapshotId, TokenId, VmId, VolumeId
 
 LIVE = ("pending", "running", "undoing")
 
@@ -19,10 +19,12 @@ class Operation:
 
     id: OperationId
     kind: str
-    project_id: ProjectId
+    project_id: ProjectId | None  # None: the platform's own
     vm_id: VmId | None
     vm_name: str | None
     image_id: ImageId | None
+    volume_id: VolumeId | None
+    snapshot_id: SnapshotId | None
     node: str
     epoch: int
     origin: str | None
@@ -59,7 +61,7 @@ class NewOperation:
     """What an insertion needs; ids of its target are known by then."""
 
     kind: str
-    project_id: ProjectId
+    project_id: ProjectId | None
     node: str
     steps: Sequence[str]
     origin: str | None
@@ -68,6 +70,8 @@ class NewOperation:
     vm_id: VmId | None = None
     vm_name: str | None = None
     image_id: ImageId | None = None
+    volume_id: VolumeId | None = None
+    snapshot_id: SnapshotId | None = None
     epoch: int = 1
     cursor: int = 0
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -75,24 +79,29 @@ class NewOperation:
     desired: str | None = None  # what is wanted of the VM from now on, when that changes
 
 
-COLUMNS = """id, kind, project_id, vm_id, vm_name, image_id, node, epoch, origin, params, steps, cursor, state,
-       attempt, run_after, result, error, token_id, request_id, created_at, started_at, finished_at"""
+COLUMNS = """id, kind, project_id, vm_id, vm_name, image_id, volume_id, snapshot_id, node, epoch, origin, params,
+       steps, cursor, state, attempt, run_after, result, error, token_id, request_id, created_at, started_at,
+       finished_at"""
 
 
 async def insert(conn: Conn, new: NewOperation) -> Operation:
-    """Insert a pending operation, its VM's newest; with ``cursor=1`` its first step is done by that.
+    """Insert a pending operation, the newest of its VM and volume; with ``cursor=1`` its first step is done by that.
 
-    Raises asyncpg.UniqueViolationError when its VM has a live operation.
+    Raises asyncpg.UniqueViolationError when its VM or volume has a live operation.
     """
     row = await conn.fetchrow(
         f"""with op as (
                 insert into operations (kind, project_id, vm_id, vm_name, image_id, node, epoch, origin, params,
-                                        steps, cursor, state, token_id, request_id)
-                values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'pending', $12, $13) returning *),
+                                        steps, cursor, state, token_id, request_id, volume_id, snapshot_id)
+                values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'pending', $12, $13, $16, $17) returning *),
              newest as (
                 update vms set operation_id = op.id, status = coalesce($14, status), desired = coalesce($15, desired),
                                error = null
                   from op where vms.id = op.vm_id),
+             newest_of_volume as (
+                update volumes set operation_id = op.id, error = null from op where volumes.id = op.volume_id),
+             newest_of_snapshot as (
+                update snapshots set operation_id = op.id from op where snapshots.id = op.snapshot_id),
              claimed as (
                 insert into operation_events (operation_id, step, phase, ok, attempt, started_at, duration_ms)
                 select id, steps[1], 'do', true, 1, now(),
@@ -113,6 +122,8 @@ async def insert(conn: Conn, new: NewOperation) -> Operation:
         new.request_id,
         new.during,
         new.desired,
+        new.volume_id,
+        new.snapshot_id,
     )
     assert row is not None
     return Operation(*row)
@@ -240,6 +251,15 @@ async def find_live_of_vm(conn: Conn, vm_id: VmId) -> Operation | None:
     row = await conn.fetchrow(
         f"select {COLUMNS} from operations where vm_id = $1 and state in ('pending', 'running', 'undoing')",
         vm_id,
+    )
+    return Operation(*row) if row else None
+
+
+async def find_live_of_volume(conn: Conn, volume_id: VolumeId) -> Operation | None:
+    """The live operation of a volume."""
+    row = await conn.fetchrow(
+        f"select {COLUMNS} from operations where volume_id = $1 and state in ('pending', 'running', 'undoing')",
+        volume_id,
     )
     return Operation(*row) if row else None
 

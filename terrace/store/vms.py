@@ -8,9 +8,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import asyncpg
+
 from terrace.db import Conn
 from terrace.errors import Conflict
-from terrace.types import ImageId, NetworkId, OperationId, PoolId, ProjectId, VmId
+from terrace.types import ImageId, NetworkId, OperationId, PoolId, ProjectId, VmId, VolumeId
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,19 @@ class VmView:
     ready_at: datetime | None
     operation_id: OperationId | None
     error: Mapping[str, Any] | None
+    volumes: Sequence[Mapping[str, Any]]  # id, name and size_gib of each, in the order of their slots
+
+
+@dataclass(frozen=True, slots=True)
+class VmVolume:
+    """A volume that is plugged into a VM, or is to be."""
+
+    id: VolumeId
+    uuid: UUID
+    size_gib: int
+    slot: int
+    delete_with_vm: bool
+    status: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +81,7 @@ class Vm:
     epoch: int
     desired: str
     status: str
+    volumes: Sequence[VmVolume]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +126,9 @@ _STATUS = f"case when {_LOST} then 'unknown' else v.status end"
 _HAS_STATUS = f"(v.status = any(${{0}}) and not {_LOST} or 'unknown' = any(${{0}}) and {_LOST})"
 
 _VIEW = f"""select v.id, v.name, {_STATUS} as status, v.cpu, v.ram_mib, v.disk_gib, i.name as image,
-       w.name as network, v.ip, v.node, v.labels, v.created_at, v.started_at, v.ready_at, v.operation_id, v.error
+       w.name as network, v.ip, v.node, v.labels, v.created_at, v.started_at, v.ready_at, v.operation_id, v.error,
+       (select coalesce(jsonb_agg(jsonb_build_object('id', x.id, 'name', x.name, 'size_gib', x.size_gib)
+                                  order by x.slot), '[]') from volumes x where x.vm_id = v.id) as volumes
   from vms v
   join nodes n on n.name = v.node
   join images i on i.id = v.image_id
@@ -118,11 +136,19 @@ _VIEW = f"""select v.id, v.name, {_STATUS} as status, v.cpu, v.ram_mib, v.disk_g
 
 _WORK = """select v.id, v.uuid, v.project_id, v.name, v.cpu, v.ram_mib, v.disk_gib, v.image_id, i.sha256, i.format,
        v.ssh_keys, v.password_hash, v.files, v.user_data, v.network_id, w.bridge, w.dhcp,
-       s.cidr, s.gateway, coalesce(s.dns, '{}'), v.mac, v.ip, v.pool_id, v.node, v.epoch, v.desired, v.status
+       s.cidr, s.gateway, coalesce(s.dns, '{}'), v.mac, v.ip, v.pool_id, v.node, v.epoch, v.desired, v.status,
+       (select coalesce(jsonb_agg(jsonb_build_array(x.id, x.uuid, x.size_gib, x.slot, x.delete_with_vm, x.status)
+                                  order by x.slot), '[]') from volumes x where x.vm_id = v.id) as volumes
   from vms v
   join images i on i.id = v.image_id
   join networks w on w.id = v.network_id
   left join subnets s on s.network_id = w.id"""
+
+
+def _vm(row: asyncpg.Record) -> Vm:
+    values: list[Any] = list(row)
+    values[-1] = [VmVolume(found[0], UUID(found[1]), *found[2:]) for found in values[-1]]
+    return Vm(*values)
 
 
 async def find_view(conn: Conn, project_id: ProjectId, ref: int | str) -> VmView | None:
@@ -170,7 +196,13 @@ async def find_id(conn: Conn, project_id: ProjectId, ref: int | str) -> tuple[Vm
 async def find(conn: Conn, vm_id: VmId) -> Vm | None:
     """One VM for its owner's work."""
     row = await conn.fetchrow(f"{_WORK} where v.id = $1", vm_id)
-    return Vm(*row) if row else None
+    return _vm(row) if row else None
+
+
+async def find_pool(conn: Conn, vm_id: VmId) -> PoolId | None:
+    """The pool in which a VM's disks lie; it never changes."""
+    found = await conn.fetchval("select pool_id from vms where id = $1", vm_id)
+    return PoolId(found) if found is not None else None
 
 
 async def list_of_node(conn: Conn, node: str) -> list[OwnedVm]:
@@ -184,7 +216,7 @@ async def list_of_node(conn: Conn, node: str) -> list[OwnedVm]:
 async def find_by_uuid(conn: Conn, uuid: UUID) -> Vm | None:
     """One VM by the UUID of its domain."""
     row = await conn.fetchrow(f"{_WORK} where v.uuid = $1", uuid)
-    return Vm(*row) if row else None
+    return _vm(row) if row else None
 
 
 async def list_not_ready(conn: Conn, node: str) -> list[Vm]:
@@ -194,14 +226,14 @@ async def list_not_ready(conn: Conn, node: str) -> list[Vm]:
               and (v.ready_at is null or v.ip is null) order by v.id""",
         node,
     )
-    return [Vm(*row) for row in rows]
+    return [_vm(row) for row in rows]
 
 
 async def lock(conn: Conn, project_id: ProjectId, ref: int | str) -> Vm | None:
     """One VM by id or name, locked until the transaction ends."""
     column = "v.id" if isinstance(ref, int) else "v.name"
     row = await conn.fetchrow(f"{_WORK} where v.project_id = $1 and {column} = $2 for update of v", project_id, ref)
-    return Vm(*row) if row else None
+    return _vm(row) if row else None
 
 
 _INSERT = """
@@ -304,17 +336,34 @@ async def set_ip(conn: Conn, mac: str, node: str, ip: str) -> VmId | None:
     return VmId(found) if found is not None else None
 
 
-async def delete_released(conn: Conn, vm_id: VmId) -> None:
-    """Delete the row and give back all that its claim took: capacity, disk and address."""
+async def delete_released(conn: Conn, vm_id: VmId, *, with_volumes: bool = False) -> None:
+    """Delete the row and give back all that its claim took: capacity, disk and address.
+
+    Volumes that go with their VM (or all, ``with_volumes``) are deleted, the others become available.
+    """
     row = await conn.fetchrow("select node, cpu, ram_mib, pool_id, disk_gib from vms where id = $1 for update", vm_id)
     if row is None:
         raise Conflict("vm_state", "The VM is gone already.")
+    await conn.execute("delete from snapshots where vm_id = $1", vm_id)
+    volumes_gib = await conn.fetchval(
+        """with gone as (
+               delete from volumes where vm_id = $1 and (delete_with_vm or status = 'creating' or $2)
+               returning size_gib),
+             kept as (
+               update volumes set vm_id = null, slot = null, delete_with_vm = false, status = 'available'
+                where vm_id = $1 and not (delete_with_vm or status = 'creating' or $2))
+           select coalesce(sum(size_gib), 0)::bigint from gone""",
+        vm_id,
+        with_volumes,
+    )
     await conn.execute(
         "update nodes set cpu_claimed = cpu_claimed - $2, ram_claimed_mib = ram_claimed_mib - $3 where name = $1",
         row["node"],
         row["cpu"],
         row["ram_mib"],
     )
-    await conn.execute("update pools set claimed_gib = claimed_gib - $2 where id = $1", row["pool_id"], row["disk_gib"])
+    await conn.execute(
+        "update pools set claimed_gib = claimed_gib - $2 where id = $1", row["pool_id"], row["disk_gib"] + volumes_gib
+    )
     await conn.execute("update addresses set vm_id = null, released_at = now() where vm_id = $1", vm_id)
     await conn.execute("delete from vms where id = $1", vm_id)

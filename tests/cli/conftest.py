@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from cli_process import Run
-from stand_in_api import TOKEN, StandIn, World
+from stand_in_api import StandIn
+from stand_in_world import TOKEN, World
 from typer.testing import CliRunner, Result
 
 

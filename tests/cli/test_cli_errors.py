@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from cli_process import Run
-from stand_in_api import World, cut, problem
+from stand_in_world import World, cut, problem
 
 
 def test_without_a_url_it_says_where_to_get_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 from cli_process import Run, run_on_terminal
-from stand_in_api import World
+from stand_in_world import World
 
 from terrace.cli import cells
 

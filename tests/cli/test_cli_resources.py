@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from cli_process import Run, run_on_terminal
-from stand_in_api import World
+from stand_in_world import World
 
 PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ test@example"
 
@@ -94,10 +94,10 @@ def test_a_node_shows_what_can_be_claimed(run: Run, world: World) -> None:
     world.nodes["hv1"] = {
         "name": "hv1", "state": "active", "cpu": 2, "cpu_overcommit": 4.0, "cpu_claimed": 1, "ram_mib": 8192,
         "ram_overcommit": 1.0, "ram_claimed_mib": 512, "disk_gib": 40, "disk_overcommit": 2.0,
-        "disk_claimed_gib": 10, "vms": 1, "last_seen": None,
+        "disk_claimed_gib": 10, "vms": 1, "storage": "rbd", "pool_used_bytes": 3 * 2**30, "last_seen": None,
     }  # fmt: skip
     row = run("node", "list").stdout.splitlines()[1].split()
-    assert row == ["hv1", "active", "1", "1/8", "512MiB/8GiB", "10GiB/80GiB", "-"]
+    assert row == ["hv1", "active", "1", "1/8", "512MiB/8GiB", "10GiB/80GiB", "rbd", "3GiB", "-"]
     assert json.loads(run("node", "drain", "hv1", "-o", "json").stdout)["state"] == "draining"
     assert run("node", "undrain", "hv1").stdout.splitlines()[1].split()[1] == "active"
     assert run("node", "maintenance", "hv9").exit_code == 3

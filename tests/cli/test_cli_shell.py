@@ -9,11 +9,11 @@ from collections.abc import Mapping
 
 import pytest
 from cli_process import COMMAND, Run, run_process
-from stand_in_api import World, problem
+from stand_in_world import World, problem
 
 from terrace import __version__
 
-GROUPS = ("vm", "image", "key", "network", "node", "op", "admin")
+GROUPS = ("vm", "volume", "snapshot", "image", "key", "network", "node", "op", "admin")
 
 
 def complete(env: Mapping[str, str], line: str) -> list[str]:
@@ -66,6 +66,12 @@ def test_names_are_completed_from_the_api(env: dict[str, str], world: World) -> 
     world.images["tiny"] = {"id": 1, "name": "tiny"}
     assert complete(env, "terrace vm show web") == ["web-1", "web-2"]
     assert complete(env, "terrace vm create x --image t") == ["tiny"]
+    world.add_volume("data")
+    world.add_snapshot("before", world.vms["db-1"])
+    assert complete(env, "terrace volume attach d") == ["data"]
+    assert complete(env, "terrace snapshot restore db-1 b") == ["before"]
+    assert complete(env, "terrace image create x --from-vm db-1 --snapshot b") == ["before"]
+    assert complete(env, "terrace image create x --snapshot b") == []
 
 
 def test_completion_is_silent_when_the_api_is_not_there(env: dict[str, str], world: World) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from cli_process import run_process
-from stand_in_api import World
+from stand_in_world import World
 
 from terrace.cli.ssh import forget_host_key, known_hosts_file, ssh_arguments
 

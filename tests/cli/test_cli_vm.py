@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from cli_process import Run, run_on_terminal
-from stand_in_api import World
+from stand_in_world import World
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ test@example"
 

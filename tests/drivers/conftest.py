@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from disks import Plugged
 from private_libvirtd import PrivateLibvirtd, connected
+from support.ceph import ceph as ceph
 
 from internal_api.domain_xml import HostFacts
-from internal_api.drivers.dir_storage import DirStorage
-from internal_api.drivers.fake import FakeHypervisor, FakeStorage
+from internal_api.drivers.fake import FakeHypervisor
 from internal_api.drivers.libvirt_driver import LibvirtHypervisor
-from internal_api.drivers.protocols import DomainSpec, Hypervisor, Storage
+from internal_api.drivers.protocols import DomainSpec, Hypervisor
 
 
 @pytest.fixture(scope="session")
@@ -46,12 +48,19 @@ async def hypervisor(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIte
     await made.close()
 
 
-@pytest.fixture(params=["fake", "dir"])
-async def storage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Storage]:
-    made: Storage = FakeStorage(tmp_path) if request.param == "fake" else DirStorage(tmp_path)
-    await made.connect()
-    yield made
-    await made.close()
+@pytest.fixture
+def plugged(request: pytest.FixtureRequest, hypervisor: Hypervisor) -> Plugged:
+    """Whose domains have which disks."""
+    uri = request.getfixturevalue("libvirtd").uri if hypervisor.boots_guests else "test:///default"
+    return Plugged(hypervisor, uri)
+
+
+@pytest.fixture(scope="session")
+def image() -> Path:
+    """The tiny guest's."""
+    if "TERRACE_TEST_IMAGE" not in os.environ:
+        pytest.skip("scripts/test builds the guest image that this needs")
+    return Path(os.environ["TERRACE_TEST_IMAGE"])
 
 
 @pytest.fixture

@@ -1,4 +1,7 @@
-"""A libvirtd of the test's own: private mounts, processes and network; gone with the test, guests and all."""
+"""A libvirtd of the test's own: private mounts, processes and, mostly, network.
+
+It is gone with the test, guests and all.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +39,10 @@ mount --bind "$1/lib" /var/lib/libvirt
 mount --bind "$1/log" /var/log/libvirt
 mount --bind "$1/cache" /var/cache/libvirt
 ip link set lo up
-ip link show "$2" >/dev/null 2>&1 || ip link add "$2" type bridge
-ip link set "$2" up
+if [ -n "$2" ]; then
+    ip link add "$2" type bridge
+    ip link set "$2" up
+fi
 while :; do
     libvirtd -f /etc/libvirt/libvirtd.conf -p /run/libvirtd.pid >>"$1/log/out" 2>&1 || true
     rm -f "$1/sock/libvirt-sock"
@@ -47,10 +52,14 @@ done
 
 
 class PrivateLibvirtd:
-    """Start it, use ``uri``, stop it. :meth:`restart` ends the daemon as ``systemctl restart`` would."""
+    """Start it, use ``uri``, stop it. :meth:`restart` ends the daemon as ``systemctl restart`` would.
 
-    def __init__(self, folder: Path) -> None:
+    ``shares_network``: for guests that need what the test reaches, a Ceph cluster for one.
+    """
+
+    def __init__(self, folder: Path, *, shares_network: bool = False) -> None:
         self.folder = folder
+        self._own_network = [] if shares_network else ["--net"]
         self.uri = f"qemu+unix:///system?socket={folder}/sock/libvirt-sock"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -67,8 +76,8 @@ class PrivateLibvirtd:
         if known.is_dir():  # what QEMU can do: a probe of many seconds
             shutil.copytree(known, self.folder / "cache" / "qemu")
         namespaces = ["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child"]
-        namespaces += ["--mount-proc", "--net"]
-        script = ["bash", "-c", _SCRIPT, "libvirtd", str(self.folder), BRIDGE]
+        namespaces += ["--mount-proc", *self._own_network]
+        script = ["bash", "-c", _SCRIPT, "libvirtd", str(self.folder), BRIDGE if self._own_network else ""]
         self._process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", "unshare", *namespaces, *script])
 
     def stop(self) -> None:
@@ -80,7 +89,7 @@ class PrivateLibvirtd:
         """Run a command in the daemon's namespaces."""
         assert self._process is not None
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
-        target = ["nsenter", "-t", children[0], "--mount", "--pid", "--net", "--"]
+        target = ["nsenter", "-t", children[0], "--mount", "--pid", *self._own_network, "--"]
         return subprocess.run([*target, *command], capture_output=True, text=True, check=False)
 
     def restart(self) -> None:

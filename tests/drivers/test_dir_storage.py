@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pools import CLOUD
 
 from images import GIB, MIB, RAW, qcow2, store, stream
 from internal_api.drivers.dir_storage import DirStorage
@@ -22,7 +23,7 @@ from terrace.errors import Permanent, Transient
 @pytest.fixture
 async def pool(tmp_path: Path) -> DirStorage:
     made = DirStorage(tmp_path / "pool")
-    await made.connect()
+    await made.connect(CLOUD)
     return made
 
 
@@ -77,6 +78,7 @@ async def test_what_a_killed_import_left_is_removed(tmp_path: Path) -> None:
     program = """
 import asyncio, sys
 from pathlib import Path
+from uuid import UUID
 from internal_api.drivers.dir_storage import DirStorage
 async def forever():
     yield bytes(8 * 2**20)
@@ -84,7 +86,7 @@ async def forever():
     await asyncio.Event().wait()
 async def main():
     storage = DirStorage(Path(sys.argv[1]))
-    await storage.connect()
+    await storage.connect(UUID(int=1))
     await storage.import_image(forever(), format=None, checksum=None, max_bytes=2**30)
 asyncio.run(main())
 """
@@ -93,11 +95,11 @@ asyncio.run(main())
         assert importer.stdout is not None
         importer.stdout.readline()
         other = DirStorage(root)
-        await other.connect()
+        await other.connect(CLOUD)
         assert len(list((root / "images").iterdir())) == 2, "an import that is alive was disturbed"
         importer.send_signal(signal.SIGKILL)
         importer.wait()
-    await other.connect()
+    await other.connect(CLOUD)
     assert list((root / "images").iterdir()) == []
 
 
@@ -136,7 +138,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 async def test_a_full_pool_says_so_and_keeps_nothing(small_disk: Path) -> None:
     storage = DirStorage(small_disk / "pool")
-    await storage.connect()
+    await storage.connect(CLOUD)
     facts = await store(storage, RAW)
 
     async def filler() -> AsyncIterator[bytes]:

@@ -20,6 +20,7 @@ from internal_api.domain_xml import HostFacts
 from internal_api.drivers.dir_storage import DirStorage
 from internal_api.drivers.libvirt_driver import LibvirtHypervisor
 from internal_api.drivers.protocols import (
+    DomainDisk,
     DomainEvent,
     DomainEventKind,
     DomainSpec,
@@ -160,20 +161,23 @@ async def test_a_whole_vm_is_accepted_and_leaves_nothing(
     hypervisor: LibvirtHypervisor, libvirtd: PrivateLibvirtd, operator: Any, spec: DomainSpec, tmp_path: Path
 ) -> None:
     storage = DirStorage(tmp_path / "pool")
-    await storage.connect()
+    await storage.connect(uuid.uuid4())
 
     async def image() -> AsyncIterator[bytes]:
         yield bytes(1024**2)
 
     facts = await storage.import_image(image(), format="raw", checksum=None, max_bytes=GIB)
-    await storage.ensure_volume("vm", image_sha256=facts.sha256, image_format="raw", size_gib=1)
+    await storage.ensure_volume(f"{spec.uuid}-root", image_sha256=facts.sha256, image_format="raw", size_gib=1)
     mac = "52:54:00:00:00:01"
-    await storage.ensure_blob("seed.iso", build(GuestConfig("1", "test-1", mac, None)))
+    await storage.ensure_blob(f"{spec.uuid}-seed", build(GuestConfig("1", "test-1", mac, None)))
     tap = tap_name(spec.uuid)
     whole = replace(
         spec,
         name="<&'\"",
-        disks=(storage.volume_source("vm"), storage.blob_source("seed.iso")),
+        disks=(
+            DomainDisk(storage.volume_source(f"{spec.uuid}-root"), 0, "disk-0"),
+            DomainDisk(storage.blob_source(f"{spec.uuid}-seed"), 1, "disk-1"),
+        ),
         nics=(NicSpec(mac, BRIDGE, tap, mtu=1400),),
     )
     await hypervisor.ensure_defined(whole)
@@ -182,7 +186,7 @@ async def test_a_whole_vm_is_accepted_and_leaves_nothing(
     domain = await _raw(operator, spec)
     assert await asyncio.to_thread(domain.blockInfo, "vda") is not None
     spare = '<disk type="file"><source file="{}"/><target dev="vdz" bus="virtio"/><readonly/></disk>'
-    await asyncio.to_thread(domain.attachDevice, spare.format(tmp_path / "pool/blobs/seed.iso"))
+    await asyncio.to_thread(domain.attachDevice, spare.format(storage.blob_source(f"{spec.uuid}-seed").path))
     log = tmp_path / "console" / f"{spec.domain_name}.log"
     await eventually(log.exists)
     await hypervisor.remove(spec.uuid)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -44,3 +44,10 @@ async def eventually(condition: Callable[[], bool], timeout_s: float = 10.0) -> 
     async with asyncio.timeout(timeout_s):
         while not condition():
             await asyncio.sleep(0.02)
+
+
+async def eventually_true(ask: Callable[[], Awaitable[object]], timeout_s: float = 10.0) -> None:
+    """Ask until the answer is true."""
+    async with asyncio.timeout(timeout_s):
+        while not await ask():
+            await asyncio.sleep(0.1)

@@ -24,12 +24,16 @@ from support.node_world import (
 from support.polling import eventually
 from support.postgres import Connection, Database
 
-from internal_api import change
+from internal_api import change, snapshot_change, volume_change
 from internal_api.caller import Caller
 from internal_api.claim import claim_vm
 from internal_api.node import Node
 from internal_api.routes import images as image_routes
+from internal_api.workflows import clean_pool
+from terrace.api.image import ImageCreate
+from terrace.api.snapshot import SnapshotCreate, SnapshotRestore
 from terrace.api.vm import ActionBody, VmCreate
+from terrace.api.volume import VolumeAttach, VolumeCreate
 from terrace.engine.testing import Faults, Point, World
 from terrace.store import operations
 from terrace.store.idempotency import Key
@@ -41,6 +45,31 @@ from terrace.vm_state import Action
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload(["fake_bench"])
 IMAGE = qcow2(seed=7)
+
+
+ORPHAN = "00000000-0000-4000-8000-000000000000-data"
+# what must have been done before an operation of a kind can begin
+_VM = ("vm_create",)
+_PLUGGED = (*_VM, "volume_create", "volume_attach")
+_PREPARATION: dict[str, tuple[str, ...]] = {
+    "vm_create": (),
+    "vm_start": (*_VM, "vm_poweroff"),
+    "image_import": (),
+    "image_remove": ("image_import",),
+    "image_capture": _VM,
+    "volume_create": (),
+    "volume_delete": ("volume_create",),
+    "volume_attach": (*_VM, "volume_create"),
+    "volume_detach": _PLUGGED,
+    "volume_resize": _PLUGGED,
+    "snapshot_create": _PLUGGED,
+    "snapshot_restore": (*_PLUGGED, "snapshot_create"),
+    "snapshot_delete": (*_PLUGGED, "snapshot_create"),
+    "pool_clean": (),
+    **dict.fromkeys(("vm_delete", "vm_stop", "vm_reboot", "vm_reset", "vm_poweroff"), _VM),
+}
+# a volume is stored at once only in a pool that all nodes share
+_SHARED = ("volume_create", "volume_delete")
 
 
 class Probe(Faults):
@@ -89,7 +118,7 @@ class FakeBench:
     async def open(self) -> None:
         """Connect, and start the node."""
         self._conn = await self._database.connect()
-        self._node = await start_node(self._settings, self.faults)
+        self._node = await start_node(self._settings, self.faults, shared_storage=self.kind in _SHARED)
         found = await self.conn.fetchrow("select project_id, id from tokens")
         if found is not None:
             self._who = Identity(found[0], found[1], "admin")
@@ -100,12 +129,10 @@ class FakeBench:
         self._who = cloud.who
         assert self._settings.fake_dir is not None
         await give_image(self.conn, cloud, "hv1", self._settings.fake_dir)
-        if self.kind not in ("vm_create", "image_import", "image_remove"):
-            assert (await self.do("vm_create")).state == "succeeded"
-        if self.kind == "vm_start":
-            assert (await self.do("vm_poweroff")).state == "succeeded"
-        if self.kind == "image_remove":
-            assert (await self.do("image_import")).state == "succeeded"
+        for kind in _PREPARATION[self.kind]:
+            assert (await self.do(kind)).state == "succeeded"
+        if self.kind == "pool_clean":
+            await self.node.host.storage.ensure_empty_volume(ORPHAN, size_gib=1)
 
     async def close(self) -> None:
         if self._node is not None:
@@ -147,6 +174,34 @@ class FakeBench:
             case "image_remove":
                 await image_routes.delete("other", self._caller(kind, {}), self.node)
                 return None
+            case "volume_create":
+                body_of_volume = VolumeCreate(name="data", size_gib=5)
+                caller = self._caller(kind, {})
+                op = (await volume_change.begin_create(self.node.host, caller, body_of_volume)).operation
+            case "volume_delete":
+                op = (await volume_change.begin_delete(self.node.host, self._caller(kind, {}), "data")).operation
+            case "volume_attach":
+                plug = VolumeAttach(vm="vm1")
+                op = (await volume_change.begin_attach(self.node.host, self._caller(kind, {}), "data", plug)).operation
+            case "volume_detach":
+                op = (await volume_change.begin_detach(self.node.host, self._caller(kind, {}), "data")).operation
+            case "volume_resize":
+                op = (await volume_change.begin_resize(self.node.host, self._caller(kind, {}), "data", 8)).operation
+            case "snapshot_create":
+                wish = SnapshotCreate(name="before")
+                op = (await snapshot_change.begin_create(self.node.host, self._caller(kind, {}), "vm1", wish)).operation
+            case "snapshot_restore":
+                caller, force = self._caller(kind, {}), SnapshotRestore(force=True)
+                begun = await snapshot_change.begin_restore(self.node.host, caller, "vm1", "before", force)
+                op = begun.operation
+            case "snapshot_delete":
+                caller = self._caller(kind, {})
+                op = (await snapshot_change.begin_delete(self.node.host, caller, "vm1", "before")).operation
+            case "image_capture":
+                copy = ImageCreate(name="copy", vm="vm1")
+                op = (await snapshot_change.begin_capture(self.node.host, self._caller(kind, {}), copy)).operation
+            case "pool_clean":
+                op = await clean_pool.begin(self.node.host, None, [ORPHAN], request_id="request")
             case _:
                 action, body_ = Action(kind.removeprefix("vm_")), ActionBody(timeout_s=timeout_s)
                 op = self._heed(

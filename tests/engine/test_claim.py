@@ -293,6 +293,7 @@ async def test_ratios_are_exact(database: Database, hundredths: int) -> None:
         capacity = nodes.Capacity(cpu, ratio, cpu * 1024, ratio, cpu * 100, ratio)
         incarnation = await nodes.register(conn, name, "", capacity)
         pool_id = await nodes.ensure_pool(conn, name, "fake", name, capacity)
+        await nodes.use_pool(conn, name, pool_id)
         room, ram, disk = cpu * hundredths // 100, cpu * 1024 * hundredths // 100, cpu * hundredths
 
         async def claims(

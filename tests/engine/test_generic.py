@@ -13,9 +13,19 @@ from terrace.engine import testing
 from terrace.engine.testing import ALWAYS, Faults, Point, World, points
 
 KINDS = sorted(STEP_NAMES)
-UNDOABLE = ("image_import", "vm_create", "vm_start")
+UNDOABLE = (
+    "image_capture",
+    "image_import",
+    "snapshot_create",
+    "vm_create",
+    "vm_start",
+    "volume_attach",
+    "volume_create",
+    "volume_detach",
+    "volume_resize",
+)
 BEYOND_RETURN = sorted(set(KINDS) - set(UNDOABLE))
-_CLAIMED = ("image_import", "vm_create")  # their first step is the insertion itself
+_CLAIMED = [kind for kind in KINDS if STEP_NAMES[kind][0] == "claim"]  # their first step is the insertion itself
 
 Worlds = tuple[World, World]
 
@@ -35,8 +45,14 @@ def around_steps(kinds: Sequence[str], phase: str) -> Any:
     return pytest.mark.parametrize(("kind", "point"), cases)
 
 
-def untouched(kind: str, before: World) -> World:
-    """What an operation that was undone leaves: nothing, or of a start only that it failed."""
+def untouched(kind: str, worlds: Worlds, *, done: bool = True) -> World:
+    """What an operation that was undone leaves: nothing, or of a start only that it failed.
+
+    ``done``: the last step had been done. What has grown stays so, as no disk ever shrinks.
+    """
+    before, after = worlds
+    if kind == "volume_resize" and done:
+        return {**before, "hv1-domains": after["hv1-domains"], "hv1-volumes": after["hv1-volumes"]}
     if kind != "vm_start":
         return before
     (id_, name, status, _, *rest, _, started), *_ = before["vms"]
@@ -55,13 +71,14 @@ async def test_a_step_that_fails_is_tried_again(kind: str, point: Point, bench: 
 
 @around_steps(UNDOABLE, "do")
 async def test_failure_leaves_nothing(kind: str, point: Point, bench: FakeBench, worlds: Worlds) -> None:
-    await testing.check_failure_is_undone(bench, point, untouched(kind, worlds[0]))
+    done = point == Point(STEP_NAMES[kind][-1], "do", "after")
+    await testing.check_failure_is_undone(bench, point, untouched(kind, worlds, done=done))
 
 
 @around_steps(UNDOABLE, "undo")
 async def test_undoing_that_fails_is_tried_again(kind: str, point: Point, bench: FakeBench, worlds: Worlds) -> None:
     bench.faults.plan(Point(steps_of(kind, "do")[-1], "do", "after"), "permanent")
-    await testing.check_failure_is_retried(bench, point, untouched(kind, worlds[0]), state="failed")
+    await testing.check_failure_is_retried(bench, point, untouched(kind, worlds), state="failed")
 
 
 @pytest.mark.parametrize(
@@ -69,7 +86,7 @@ async def test_undoing_that_fails_is_tried_again(kind: str, point: Point, bench:
     [(kind, step) for kind in KINDS for step in steps_of(kind, "undo" if kind in UNDOABLE else "do")],
 )
 async def test_what_is_hopeless_ends_stuck_and_can_be_deleted(kind: str, step: str, bench: FakeBench) -> None:
-    empty = {"vms": [], "addresses": [], "live": [], "hv1-domains": [], "hv1-volumes": [], "hv1-blobs": []}
+    empty = {"vms": [], "addresses": [], "live": [], "hv1-domains": [], "hv1-blobs": [], "snapshots": []}
     if kind in UNDOABLE:
         bench.faults.plan(Point(steps_of(kind, "do")[-1], "do", "after"), "permanent")
         bench.faults.plan(Point(step, "undo", "before"), "transient", ALWAYS)
@@ -79,9 +96,15 @@ async def test_what_is_hopeless_ends_stuck_and_can_be_deleted(kind: str, step: s
     assert op.state == "stuck"
     assert op.finished_at is not None
     assert op.error is not None
-    if kind.startswith("image"):
-        return
     world = await bench.world()
+    if kind.startswith("volume"):
+        assert [(row[2], row[8]) for row in world["volumes"]] == [("error", op.error["code"])]
+    if kind.startswith("snapshot"):
+        # one that can't be restored now is as good as before
+        assert [row[2] for row in world["snapshots"]] == ["available" if kind == "snapshot_restore" else "error"]
+    if not kind.startswith("vm") and kind != "snapshot_restore":
+        assert [row[2] for row in world["vms"]] in ([], ["running"])
+        return
     assert [row[2] for row in world["vms"]] == ["error"]
     bench.faults.planned.clear()
     if kind == "vm_delete":  # a second request, and not a repetition of the first
@@ -90,7 +113,7 @@ async def test_what_is_hopeless_ends_stuck_and_can_be_deleted(kind: str, step: s
     world = await bench.world()
     assert {name: world[name] for name in empty} == empty
     assert world["nodes"] == [("hv1", 0, 0)]
-    assert [row[1] for row in world["pools"]] == [0]
+    assert [row[1] for row in world["pools"]] == [5 if kind == "snapshot_restore" else 0]  # its volume is kept
     assert world["hv1-filters"] == []
 
 
@@ -108,4 +131,4 @@ async def test_killed_while_undoing_is_undone(kind: str, point: Point, bench: Fa
     moment = "before" if kind == "image_import" else "after"
     faults.plan(Point(steps_of(kind, "do")[-1], "do", moment), "permanent")
     faults.plan(point, "kill")
-    await testing.check_killed_is_finished(bench, faults, untouched(kind, worlds[0]), state="failed")
+    await testing.check_killed_is_finished(bench, faults, untouched(kind, worlds), state="failed")

@@ -76,7 +76,7 @@ async def test_an_older_incarnation_can_save_nothing(make_bench: MakeBench) -> N
     bench = await make_bench("vm_create")
 
     async def another_process_starts() -> None:
-        await nodes.register(bench.conn, "hv1", "http://127.0.0.1:1", bench.node.host.settings.capacity())
+        await nodes.register(bench.conn, "hv1", "http://127.0.0.1:1", bench.node.host.settings.capacity(None))
 
     bench.faults.hooks["vm_create", Point("volume", "do", "after")] = another_process_starts
     await bench.begin("vm_create")
@@ -312,6 +312,18 @@ async def test_a_restart_of_the_database_loses_nothing(make_bench: MakeBench, da
     await eventually(lambda: _all_ended(bench), within_s=20.0)
     assert await bench.conn.fetchval("select count(*) from vms where status = 'running'") == 8
     assert await bench.conn.fetchval("select cpu_claimed from nodes") == 8
+
+
+@pytest.mark.parametrize("phase", ["do", "undo"])
+async def test_an_outage_of_the_pool_outlasts_no_operation(make_bench: MakeBench, phase: str) -> None:
+    bench = await make_bench("vm_create")
+    if phase == "undo":
+        bench.faults.plan(Point("start", "do", "before"), "permanent")
+    bench.faults.plan(Point("volume", phase, "before"), "outage", 70)
+    op = await bench.run()
+    assert op.state == ("succeeded" if phase == "do" else "failed")
+    _, events = await bench.newest()
+    assert [event.ok for event in events if (event.step, event.phase) == ("volume", phase)] == [False] * 70 + [True]
 
 
 async def test_an_ended_operation_is_not_carried_out_again(make_bench: MakeBench) -> None:

@@ -26,6 +26,7 @@ set session_replication_role = replica;  -- no foreign keys are checked one by o
 insert into nodes (name, url, cpu, cpu_overcommit, ram_mib, ram_overcommit, incarnation, last_seen)
 select 'hv' || n, '', 1000, 4, 1000000, 1, 1, now() + interval '1 day' from generate_series(1, 20) n;
 insert into pools (name, driver, node, disk_gib, overcommit) select name, 'fake', name, 1000000, 2 from nodes;
+update nodes n set pool_id = p.id from pools p where p.node = n.name;
 insert into addresses (subnet_id, ip, vm_id)
 select 1, inet '10.64.0.0' + n, case when n <= {VMS} then n end from generate_series(1, {VMS} + 15000) n;
 insert into vms (uuid, project_id, name, cpu, ram_mib, disk_gib, image_id, labels, network_id, mac, ip, pool_id, node,

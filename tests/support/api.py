@@ -49,9 +49,73 @@ class Api:
         body = {"name": name or new_name(), "ram_mib": 64, "disk_gib": 1, **fields}
         return await self.http.post("/vms", json=body, headers=headers)
 
+    async def create_on(self, node: str, **fields: Any) -> dict[str, Any]:
+        """A small VM on that node; where others came to be is not undone."""
+        for _ in range(20):
+            vm = await self.create(**fields)
+            if vm["node"] == node:
+                return vm
+        raise AssertionError(f"{node} gets no VMs")
+
     async def act(self, vm: dict[str, Any], action: str, **body: Any) -> httpx.Response:
         """The answer to an action on a VM."""
         return await self.http.post(f"/vms/{vm['id']}/actions/{action}", json=body or None)
+
+    async def post_volume(self, name: str = "", size_gib: int = 1, **headers: str) -> httpx.Response:
+        """The answer to a request for a volume; a header's name has underscores here."""
+        body = {"name": name or new_name("volume"), "size_gib": size_gib}
+        return await self.http.post("/volumes", json=body, headers=_headers(headers))
+
+    async def create_volume(self, size_gib: int = 1) -> dict[str, Any]:
+        """A volume that is not attached."""
+        response = await self.post_volume(size_gib=size_gib)
+        assert response.status_code == 201, response.text
+        volume: dict[str, Any] = response.json()
+        return volume
+
+    async def attach(
+        self, volume: dict[str, Any], vm: dict[str, Any], *, delete_with_vm: bool = False, **headers: str
+    ) -> httpx.Response:
+        """The answer to attaching a volume."""
+        body = {"vm": str(vm["id"])} | ({"delete_with_vm": True} if delete_with_vm else {})
+        return await self.http.post(f"/volumes/{volume['id']}/actions/attach", json=body, headers=_headers(headers))
+
+    async def attached(self, vm: dict[str, Any], size_gib: int = 1, **options: Any) -> dict[str, Any]:
+        """A new volume that is attached to a VM."""
+        response = await self.attach(await self.create_volume(size_gib), vm, **options)
+        assert response.status_code == 200, response.text
+        volume: dict[str, Any] = response.json()
+        return volume
+
+    async def detach(self, volume: dict[str, Any], **headers: str) -> httpx.Response:
+        """The answer to detaching a volume."""
+        return await self.http.post(f"/volumes/{volume['id']}/actions/detach", headers=_headers(headers))
+
+    async def resize(self, volume: dict[str, Any], size_gib: Any, **headers: str) -> httpx.Response:
+        """The answer to resizing a volume."""
+        body = {"size_gib": size_gib}
+        return await self.http.post(f"/volumes/{volume['id']}/actions/resize", json=body, headers=_headers(headers))
+
+    async def post_snapshot(self, vm: dict[str, Any], name: str = "", **headers: str) -> httpx.Response:
+        """The answer to a request for a snapshot."""
+        body = {"name": name or new_name("snapshot")}
+        return await self.http.post(f"/vms/{vm['id']}/snapshots", json=body, headers=_headers(headers))
+
+    async def snapshot(self, vm: dict[str, Any], name: str = "") -> dict[str, Any]:
+        """A snapshot that has been taken."""
+        response = await self.post_snapshot(vm, name)
+        assert response.status_code == 201, response.text
+        snapshot: dict[str, Any] = response.json()
+        return snapshot
+
+    async def restore(self, snapshot: dict[str, Any], *, force: bool = False) -> httpx.Response:
+        """The answer to restoring a snapshot."""
+        path = f"/vms/{snapshot['vm']}/snapshots/{snapshot['id']}/actions/restore"
+        return await self.http.post(path, json={"force": True} if force else None)
+
+    async def disk_claimed(self) -> dict[str, int]:
+        """GiB that are claimed of each node's pool."""
+        return {node["name"]: node["disk_claimed_gib"] for node in await self.get("/nodes")}
 
     async def get(self, path: str) -> Any:
         """JSON at a path that must be there."""
@@ -88,11 +152,18 @@ class Api:
         return found
 
     async def delete_all_vms(self) -> None:
-        """Leave nothing behind for the next test."""
+        """Leave no VM, snapshot or volume behind for the next test."""
 
         async def are_gone() -> bool:
             left = await self.all("/vms?limit=1000")
             await asyncio.gather(*(self.http.delete(f"/vms/{vm['id']}") for vm in left))
+            if not left:
+                left = await self.all("/volumes?limit=1000")
+                await asyncio.gather(*(self.http.delete(f"/volumes/{volume['id']}") for volume in left))
             return not left
 
         await eventually(are_gone, within_s=30, every_s=0.02)
+
+
+def _headers(words: dict[str, str]) -> dict[str, str]:
+    return {name.replace("_", "-"): value for name, value in words.items()}

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 
-from terrace.stack import postgres
+from terrace.bootstrap import hash_token, new_token
+from terrace.stack import plan, postgres
 from terrace.stack.control import Control
 from terrace.stack.settings import StackSettings
 from terrace.stack.start import Options, up
@@ -30,8 +33,17 @@ class World:
     folder: Path
 
     def names(self, kind: str) -> list[str]:
-        """Names of ``domains``, ``volumes``, ``blobs`` or ``images``."""
+        """Names of ``domains``, ``volumes``, ``blobs``, ``images`` or ``retired``."""
         return sorted(path.name for path in (self.folder / kind).iterdir() if not path.name.startswith("."))
+
+    def read(self, kind: str, name: str) -> dict[str, Any]:
+        """What the drivers know of one of them."""
+        found: dict[str, Any] = json.loads((self.folder / kind / name).read_text())
+        return found
+
+    def write(self, kind: str, name: str, value: dict[str, Any]) -> None:
+        """Make or change one of them behind the drivers' back."""
+        (self.folder / kind / name).write_text(json.dumps(value))
 
     @contextmanager
     def fault(self, name: str, value: str) -> Iterator[None]:
@@ -91,6 +103,30 @@ class FakeStack:
     def log(self, member: str) -> str:
         """All that a member has logged."""
         return self.settings.layout.log_of(member).read_text(errors="replace")
+
+    async def new_project(self, role: str = "owner") -> str:
+        """A token of a project of its own."""
+        token = new_token()
+        database = await self.connect()
+        try:
+            await database.execute(
+                """with project as (insert into projects (name) values ($1) returning id)
+                   insert into tokens (project_id, token_hash, role) select id, $2, $3 from project""",
+                f"p-{token[-8:]}", hash_token(token), role,
+            )  # fmt: skip
+        finally:
+            await database.close()
+        return token
+
+    def restart_node(self, node: str, **settings: object) -> None:
+        """Start a node anew, with these settings beyond its own; returns when it is ready."""
+        member = self.member_of(node)
+        more = {f"TERRACE_{name.upper()}": str(value) for name, value in settings.items()}
+        members = [
+            replace(one, env=one.env | more) if one.name == member else one for one in plan.members(self.settings)
+        ]
+        self.control.apply(members)
+        self.control.wait()
 
     async def connect(self, role: str = postgres.OWNER) -> asyncpg.Connection[asyncpg.Record]:
         """A connection to its database."""

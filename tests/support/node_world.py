@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import orjson
@@ -23,7 +24,7 @@ from internal_api.node import Node
 from internal_api.settings import InternalSettings
 from terrace.engine.worker import Probe
 from terrace.placement import Placement
-from terrace.store import images, networks, nodes, tokens
+from terrace.store import images, networks, pool_drift, tokens
 from terrace.types import Identity, ImageId, NetworkId, ProjectId, TokenId
 
 _OPAQUE = ("blobs", "image-files")  # a seed's checksum is another one in every world
@@ -57,10 +58,10 @@ def qcow2(virtual_gib: int = 1, seed: int = 0) -> bytes:
     )
 
 
-async def stored_image(folder: Path, content: bytes) -> dict[str, Any]:
+async def stored_image(cloud: UUID, folder: Path, content: bytes) -> dict[str, Any]:
     """Put an image into a node's fake pool; the facts that its row needs."""
     storage = FakeStorage(folder)
-    await storage.connect()
+    await storage.connect(cloud)
 
     async def chunks() -> Any:
         yield content
@@ -89,7 +90,7 @@ async def seed_cloud(conn: Connection, *, subnet: str = "10.1.0.0/27") -> Cloud:
 
 async def give_image(conn: Connection, cloud: Cloud, node: str, fake_dir: Path) -> None:
     """Make the cloud's image available on a node, which must have registered."""
-    facts = await stored_image(fake_dir, qcow2())
+    facts = await stored_image(await pool_drift.cloud_id(conn), fake_dir, qcow2())
     await images.set_available(conn, cloud.image_id, node=node, **facts)
 
 
@@ -124,13 +125,14 @@ def settings(database: Database, folder: Path, node: str = "hv1", **more: Any) -
     return InternalSettings(**values)
 
 
-def use_fake_network() -> None:
-    """Nodes of this process keep their packet filters in files, too."""
+def use_fake_drivers(*, shared_storage: bool = False) -> None:
+    """Nodes of this process keep their packet filters in files, too, and share their pool if so told."""
 
     def drivers(wanted: InternalSettings) -> Drivers:
         made = build_drivers(wanted)
         assert wanted.fake_dir is not None
-        return Drivers(made.hypervisor, made.storage, FakeNetwork(wanted.fake_dir))
+        storage = FakeStorage(wanted.fake_dir, shared=True) if shared_storage else made.storage
+        return Drivers(made.hypervisor, storage, FakeNetwork(wanted.fake_dir))
 
     node_module.build_drivers = drivers
 
@@ -139,10 +141,8 @@ async def bare_host(database: Database, folder: Path, node: str = "hv1", **more:
     """What claims and changes need of a node; no worker runs, and its drivers are not connected."""
     wanted = settings(database, folder, node, **more)
     pool = await database.pool()
-    async with pool.acquire() as conn:
-        incarnation = await nodes.register(conn, node, wanted.node_url, wanted.capacity())
-        pool_id = await nodes.ensure_pool(conn, f"fake-{node}", "fake", node, wanted.capacity())
     drivers = build_drivers(wanted)
+    incarnation, pool_id = await node_module.register(wanted, pool, drivers.storage)
     return Host(
         settings=wanted,
         pool=pool,
@@ -157,9 +157,9 @@ async def bare_host(database: Database, folder: Path, node: str = "hv1", **more:
     )
 
 
-async def start_node(wanted: InternalSettings, probe: Probe | None = None) -> Node:
+async def start_node(wanted: InternalSettings, probe: Probe | None = None, *, shared_storage: bool = False) -> Node:
     """A node of this process, with its network in files."""
-    use_fake_network()
+    use_fake_drivers(shared_storage=shared_storage)
     return await Node.start(wanted, probe)
 
 
@@ -172,7 +172,7 @@ async def world_of(conn: Connection, fake_dirs: Sequence[Path]) -> dict[str, Any
         for kind in ("domains", "volumes", "blobs", "images", "image-files"):
             found = (fake_dir / kind).iterdir() if (fake_dir / kind).exists() else ()
             world[f"{fake_dir.parent.name}-{kind}"] = sorted(
-                (_UUID.sub("UUID", path.name), "" if kind in _OPAQUE else path.read_text())
+                (_UUID.sub("UUID", path.name), "" if kind in _OPAQUE else _UUID.sub("UUID", path.read_text()))
                 for path in found
                 if not path.name.startswith(".")
             )
@@ -187,6 +187,10 @@ _ROWS = {
                      started_at is null from vms order by id""",
     "nodes": "select name, cpu_claimed, ram_claimed_mib from nodes order by name",
     "pools": "select name, claimed_gib from pools order by name",
+    "volumes": """select id, name, status, size_gib, vm_id, slot, delete_with_vm, pool_id is null, error->>'code'
+                    from volumes order by id""",
+    "snapshots": "select id, name, status, consistency, vm_id from snapshots order by id",
+    "snapshot_disks": "select snapshot_id, volume_id, size_gib from snapshot_disks order by snapshot_id, volume_id",
     "addresses": "select host(ip), vm_id from addresses where vm_id is not null order by ip",
     "keys": "select route, key from idempotency_keys order by route, key",
     "images": "select name, status, sha256, min_disk_gib from images order by name",

@@ -83,7 +83,7 @@ class Database:
             # truncate would make every file anew
             statements = await conn.fetchval(
                 """select string_agg(format('delete from %I', tablename), '; ') from pg_tables
-                    where schemaname = 'public' and tablename <> 'schema_migrations'"""
+                    where schemaname = 'public' and tablename not in ('schema_migrations', 'cloud')"""
             )
             await conn.execute(f"set session_replication_role = replica; {statements}")
             await conn.execute("select setval(seqrelid, seqstart, false) from pg_sequence")

@@ -8,8 +8,9 @@ from xml.etree import ElementTree
 import pytest
 from golden_file import check_golden
 
-from internal_api.domain_xml import SPARE_ROOT_PORTS, XMLNS, HostFacts, detect_domain_type, domain_xml
-from internal_api.drivers.protocols import DiskSource, DomainSpec, NicSpec
+from internal_api.domain_xml import SPARE_ROOT_PORTS, XMLNS, HostFacts, detect_domain_type, disk_xml, domain_xml
+from internal_api.drivers.protocols import DiskSource, DomainDisk, DomainSpec, NicSpec
+from terrace.types import MAX_VOLUMES
 
 SPEC = DomainSpec(
     uuid=UUID("8a3a1f1e-0000-4000-8000-000000000001"),
@@ -18,10 +19,24 @@ SPEC = DomainSpec(
     cpu=2,
     ram_mib=1024,
     disks=(
-        DiskSource("file", "/pool/volumes/vm-7.qcow2", "qcow2"),
-        DiskSource("file", "/pool/blobs/vm-7-seed.iso", "raw", cache="writeback", readonly=True),
+        DomainDisk(DiskSource("file", "/pool/volumes/vm-7.qcow2", "qcow2"), 0, "disk-0"),
+        DomainDisk(
+            DiskSource("file", "/pool/blobs/vm-7-seed.iso", "raw", cache="writeback", readonly=True), 1, "disk-1"
+        ),
     ),
     nics=(NicSpec("52:54:00:aa:bb:cc", "terrace0", "tt8a3a1f1e0000"),),
+)
+VOLUMES = tuple(
+    DomainDisk(DiskSource("file", f"/pool/volumes/{slot}", "qcow2"), slot, f"volume-{slot}") for slot in (2, 5)
+)
+RBD = DiskSource(
+    "network",
+    "libvirt-pool/vm-7",
+    "raw",
+    hosts=(("10.0.0.1", 6789), ("10.0.0.2", 6789)),
+    secret_uuid="8a3a1f1e-0000-4000-8000-00000000000f",
+    username="terrace",
+    cache="writeback",
 )
 LOGS = Path("/var/log/terrace")
 
@@ -32,16 +47,31 @@ def test_golden(domain_type: str) -> None:
     check_golden(f"domain-{domain_type}.xml", domain_xml(SPEC, host))
 
 
-def test_rbd_disk() -> None:
-    rbd = DiskSource(
-        "network",
-        "vms/vm-7",
-        "raw",
-        hosts=(("10.0.0.1", 6789), ("10.0.0.2", 6789)),
-        secret_uuid="8a3a1f1e-0000-4000-8000-00000000000f",
-        username="terrace",
-    )
-    check_golden("domain-rbd.xml", domain_xml(replace(SPEC, disks=(rbd,)), HostFacts("qemu")))
+def test_rbd_disks() -> None:
+    seed = replace(RBD, path="libvirt-pool/vm-7-seed", readonly=True)
+    disks = (DomainDisk(RBD, 0, "disk-0"), DomainDisk(seed, 1, "disk-1"))
+    check_golden("domain-rbd.xml", domain_xml(replace(SPEC, disks=disks), HostFacts("qemu")))
+
+
+def test_volumes_keep_their_slots() -> None:
+    check_golden("domain-volumes.xml", domain_xml(replace(SPEC, disks=SPEC.disks + VOLUMES), HostFacts("qemu")))
+
+
+def test_a_disk_alone_is_the_one_of_the_domain() -> None:
+    disk = DomainDisk(RBD, 3, "volume-12")
+    alone = ElementTree.fromstring(disk_xml(disk))
+    within = ElementTree.fromstring(domain_xml(replace(SPEC, disks=(disk,)), HostFacts("qemu"))).find("devices/disk")
+    assert within is not None
+    ElementTree.indent(within)
+    ElementTree.indent(alone)
+    within.tail = None
+    assert ElementTree.tostring(within) == ElementTree.tostring(alone)
+
+
+def test_a_serial_that_would_be_cut_is_refused() -> None:
+    disk_xml(DomainDisk(RBD, 2, "v" * 20))
+    with pytest.raises(ValueError, match="longer than 20 bytes"):
+        disk_xml(DomainDisk(RBD, 2, "v" * 21))
 
 
 def test_everything_is_escaped() -> None:
@@ -49,7 +79,7 @@ def test_everything_is_escaped() -> None:
     spec = replace(
         SPEC,
         name=nasty,
-        disks=(DiskSource("file", f"/pool/{nasty}", "qcow2"),),
+        disks=(DomainDisk(DiskSource("file", f"/pool/{nasty}", "qcow2"), 0, "disk-0"),),
         nics=(replace(SPEC.nics[0], bridge=nasty),),
     )
     root = ElementTree.fromstring(domain_xml(spec, HostFacts("qemu")))
@@ -65,11 +95,12 @@ def test_metadata_makes_it_ours() -> None:
     assert ours is not None and ours.get("id") == "7"
 
 
-def test_ports_are_left_for_hotplug() -> None:
-    root = ElementTree.fromstring(domain_xml(SPEC, HostFacts("qemu")))
+@pytest.mark.parametrize("volumes", [(), VOLUMES])
+def test_ports_are_left_for_all_volumes(volumes: tuple[DomainDisk, ...]) -> None:
+    root = ElementTree.fromstring(domain_xml(replace(SPEC, disks=SPEC.disks + volumes), HostFacts("qemu")))
     ports = root.findall("devices/controller[@model='pcie-root-port']")
-    used = len(SPEC.disks) + len(SPEC.nics) + 3
-    assert len(ports) == used + SPARE_ROOT_PORTS
+    fixed = len(SPEC.disks) + len(SPEC.nics) + 3
+    assert len(ports) == fixed + MAX_VOLUMES + SPARE_ROOT_PORTS
 
 
 def test_no_console_log_without_a_folder() -> None:

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from terrace.api.vm import ActionBody, VmCreate, check_name, validate_action_body
+from terrace.api.name import check_name
+from terrace.api.vm import ActionBody, VmCreate, validate_action_body
 from terrace.errors import TerraceError
 
 LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from internal_api.drivers.broadcast import Broadcast
 from internal_api.drivers.fake.faults import Faults
 from internal_api.drivers.fake.files import ObjectFolder
-from internal_api.drivers.protocols import DomainEvent, DomainEventKind, DomainSpec, DomainState
+from internal_api.drivers.fake.hypervisor_disks import FakeDisk, FakeDisks
+from internal_api.drivers.protocols import (
+    DomainDisk,
+    DomainEvent,
+    DomainEventKind,
+    DomainSpec,
+    DomainState,
+    SharedPool,
+)
 from terrace.errors import Permanent, Transient
 
 _ALIVE = frozenset({DomainState.RUNNING, DomainState.PAUSED})
@@ -45,8 +55,8 @@ class FakeHypervisor:
 
     async def ensure_defined(self, spec: DomainSpec) -> None:
         async with self.faults.around("ensure_defined"):
-            state = self._state(spec.uuid) or DomainState.STOPPED
-            self._put(spec.uuid, state, spec.domain_name)
+            found = self._domains.find(str(spec.uuid)) or {"state": DomainState.STOPPED}
+            self._put(spec.uuid, found | {"name": spec.domain_name, "defined": FakeDisks.define(spec.disks)})
 
     async def ensure_started(self, domain: UUID) -> bool:
         async with self.faults.around("ensure_started"):
@@ -72,6 +82,50 @@ class FakeHypervisor:
                 self._tell(domain, DomainEventKind.DESTROYED)
             if self._domains.remove(str(domain)):
                 self._tell(domain, DomainEventKind.UNDEFINED)
+
+    async def ensure_pool(self, pool: SharedPool) -> None:
+        async with self.faults.around("ensure_pool"):
+            pass
+
+    async def attach_disk(self, domain: UUID, disk: DomainDisk) -> None:
+        async with self.faults.around("attach_disk"), self._edited(domain) as disks:
+            if disks is None:
+                raise Permanent("operation_failed", "The VM's domain is missing on its node.")
+            disks.plug(disk)
+
+    async def detach_disk(self, domain: UUID, slot: int) -> None:
+        async with self.faults.around("detach_disk"), self._edited(domain) as disks:
+            if disks is None:
+                return
+            if disks.is_live(slot) and (self.faults.are_set("deaf") or self._state(domain) is DomainState.PAUSED):
+                raise Transient("device_busy", "The guest does not let the disk go.", internal=f"slot {slot}")
+            disks.unplug(slot)
+
+    async def grow_disk(self, domain: UUID, slot: int, size_bytes: int) -> bool:
+        async with self.faults.around("grow_disk"), self._edited(domain) as disks:
+            return disks is not None and disks.grow(slot, size_bytes)
+
+    async def freeze(self, domain: UUID, timeout_s: float) -> bool:
+        async with self.faults.around("freeze"):
+            found = self._domains.find(str(domain))
+            if not self.has_agent or found is None or found["state"] != DomainState.RUNNING:
+                return False
+            self._put(domain, found | {"frozen": True})
+            return True
+
+    async def thaw(self, domain: UUID, timeout_s: float) -> None:
+        async with self.faults.around("thaw"):
+            found = self._domains.find(str(domain))
+            if found is not None and found.get("frozen"):
+                self._put(domain, found | {"frozen": False})
+
+    async def snapshot_disks(self, domain: UUID, slots: Sequence[int], snapshot: str) -> bool:
+        async with self.faults.around("snapshot_disks"), self._edited(domain) as disks:
+            return disks is not None and disks.snapshot(slots, snapshot)
+
+    async def remove_disk_snapshots(self, domain: UUID, slots: Sequence[int], snapshot: str) -> bool:
+        async with self.faults.around("remove_disk_snapshots"), self._edited(domain) as disks:
+            return disks is not None and disks.remove_snapshots(slots, snapshot)
 
     async def find_state(self, domain: UUID) -> DomainState | None:
         async with self.faults.around("find_state"):
@@ -127,6 +181,15 @@ class FakeHypervisor:
         for callback in self._reconnect_callbacks:
             callback()
 
+    def disks_of(self, domain: UUID, *, live: bool) -> Mapping[int, FakeDisk]:
+        """By slot: the disks of the running guest, or of the definition."""
+        found = self._domains.find(str(domain))
+        return {} if found is None else FakeDisks(found).read(live=live)
+
+    def is_frozen(self, domain: UUID) -> bool:
+        found = self._domains.find(str(domain))
+        return found is not None and bool(found.get("frozen"))
+
     def _shut_down(self, domain: UUID, *, reboot: bool) -> None:
         if reboot:
             self._tell(domain, DomainEventKind.REBOOTED)
@@ -137,13 +200,28 @@ class FakeHypervisor:
         found = self._domains.find(str(domain))
         return None if found is None else DomainState(found["state"])
 
-    def _put(self, domain: UUID, state: DomainState, name: str) -> None:
-        self._domains.put(str(domain), {"state": state, "name": name})
+    @contextlib.asynccontextmanager
+    async def _edited(self, domain: UUID) -> AsyncIterator[FakeDisks | None]:
+        """The domain's disks, kept as they are afterwards unless the block raises."""
+        found = self._domains.find(str(domain))
+        if found is None:
+            yield None
+        else:
+            yield FakeDisks(found)
+            self._put(domain, found)
+
+    def _put(self, domain: UUID, found: Mapping[str, Any]) -> None:
+        self._domains.put(str(domain), found)
 
     def _change(self, domain: UUID, state: DomainState, kind: DomainEventKind) -> None:
         found = self._domains.find(str(domain))
         if found is not None:
-            self._put(domain, state, found["name"])
+            was_alive = found["state"] in _ALIVE
+            if state in _ALIVE and not was_alive:
+                FakeDisks(found).start()
+            elif state not in _ALIVE:
+                FakeDisks(found).stop()
+            self._put(domain, found | {"state": state})
             self._tell(domain, kind)
 
     def _tell(self, domain: UUID, kind: DomainEventKind) -> None:

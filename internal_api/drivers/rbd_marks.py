@@ -1,0 +1,111 @@
+"""Whose an image in an RBD pool is, told by its metadata; and what was begun but has no mark yet.
+
+Something unmarked is somebody else's, and nobody touches it. Making a volume takes several steps, and the mark can
+only be the second: so its name is first noted in an object of the cloud (the keys of ``terrace.<cloud>``), and an
+image that is noted and unmarked is what an interrupted run of ours has left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from internal_api.drivers.ceph_binding import rados, rbd
+from internal_api.drivers.ceph_errors import in_use
+from internal_api.drivers.pool_files import volume_missing
+
+MARK = "terrace.cloud"
+ID_OBJECT = "rbd_id."  # with an image's name: the object that holds its id
+IMAGE_MARK = "terrace.sha256"  # of a golden image; its clones inherit its metadata, these two among them
+
+
+@dataclass(frozen=True, slots=True)
+class RbdPool:
+    """A connected pool in the hands of one node of one cloud."""
+
+    io: Any
+    client_id: int
+    cloud: str
+    node: str
+
+    @contextlib.contextmanager
+    def opened(self, name: str | None = None, **options: Any) -> Iterator[Any]:
+        """An image, for as long as the context lasts; raises librbd's ImageNotFound."""
+        image = rbd.Image(self.io, name, **options)
+        try:
+            yield image
+        finally:
+            image.close()
+
+    @contextlib.contextmanager
+    def ours(self, name: str) -> Iterator[Any]:
+        """A volume of this cloud, open; raises Permanent ``volume_missing``."""
+        try:
+            image = rbd.Image(self.io, name)
+        except rbd.ImageNotFound:
+            raise volume_missing(name) from None
+        try:
+            if not self.is_ours(image):
+                raise volume_missing(f"{name} is not ours")
+            yield image
+        finally:
+            image.close()
+
+    def is_ours(self, image: Any) -> bool:
+        """Whether an open image carries this cloud's mark."""
+        return metadata(image, MARK) == self.cloud
+
+    def refuse_watched(self, image: Any, name: str) -> None:
+        """Transient ``volume_in_use`` when anybody else has an image open (a dead one's watch lasts 30 s)."""
+        others = [watcher["addr"] for watcher in image.watchers_list() if watcher["id"] != self.client_id]
+        if others:
+            raise in_use(f"{name} is open at {', '.join(others)}")
+
+    def note(self, name: str) -> None:
+        """Remember that we begin to make this."""
+        with rados.WriteOpCtx() as op:
+            self.io.set_omap(op, (name,), (self.node.encode(),))
+            self.io.operate_write_op(op, self._notes)
+
+    def forget(self, name: str) -> None:
+        """It is made, or gone."""
+        with contextlib.suppress(rados.ObjectNotFound), rados.WriteOpCtx() as op:
+            self.io.remove_omap_keys(op, (name,))
+            self.io.operate_write_op(op, self._notes)
+
+    def is_noted(self, name: str) -> bool:
+        """Whether we had begun to make this."""
+        with contextlib.suppress(rados.ObjectNotFound), rados.ReadOpCtx() as op:
+            found, _ = self.io.get_omap_vals_by_keys(op, (name,))
+            self.io.operate_read_op(op, self._notes)
+            return bool(dict(found))
+        return False
+
+    def remove_unopened(self, name: str) -> None:
+        """Remove an image without snapshots that nobody marked, or what is left of it: maybe only its name."""
+        try:
+            rbd.RBD().remove(self.io, name)
+        except rbd.ImageNotFound:
+            with contextlib.suppress(rados.ObjectNotFound):
+                self.io.remove_object(ID_OBJECT + name)
+
+    def prepare(self) -> None:
+        """Make the objects that later calls change, as a full pool takes changes but nothing new."""
+        for name in (self._notes, "rbd_trash"):
+            with rados.WriteOpCtx() as op:
+                op.new(rados.LIBRADOS_CREATE_IDEMPOTENT)
+                self.io.operate_write_op(op, name)
+
+    @property
+    def _notes(self) -> str:
+        return f"terrace.{self.cloud}"
+
+
+def metadata(image: Any, key: str) -> str | None:
+    """A value of an open image's metadata."""
+    try:
+        return str(image.metadata_get(key))
+    except KeyError:
+        return None
