@@ -36,7 +36,6 @@ STATUS_OF: Mapping[str, int] = {
     "size_out_of_range": 422,
     "unknown_image": 422,
     "unknown_vm": 422,
-    "unknown_node": 422,
     "unknown_snapshot": 422,
     "too_many_volumes": 422,
     "unknown_network": 422,

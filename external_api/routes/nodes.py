@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from fastapi import APIRouter, Request
+from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.responses import Response
 
 from external_api.answers import problems
@@ -19,6 +20,15 @@ from terrace.http import json_response
 from terrace.store import nodes, pool_drift
 
 router = APIRouter(prefix="/api/v1/nodes", tags=["nodes"], route_class=PublicRoute)
+
+
+class _ActionName(StringConvertor):
+    """A path's last part that no other route has, so that each route answers 405 to methods that it lacks."""
+
+    regex = "(?!drift$)[^/]+"
+
+
+register_url_convertor("node_action", _ActionName())
 
 
 class NodeAction(StrEnum):
@@ -90,7 +100,7 @@ async def clean(name: str, request: Request, who: Admin, edge: ThisEdge) -> Resp
 
 
 @router.post(
-    "/{name}/{action}",
+    "/{name}/{action:node_action}",
     summary="Drain, undrain or maintain a node",
     response_model=NodeOut,
     responses=problems(400, 403, 404, 422),

@@ -6,12 +6,11 @@ Blocking; raises OSError.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 from uuid import UUID
 
-from internal_api.drivers.pool_files import sync_folder, temporary_path, write_whole
+from internal_api.drivers.pool_files import sync_folder, write_whole
 
 
 class Marks:
@@ -26,20 +25,13 @@ class Marks:
         self._cloud = str(cloud)
         if self._folder.exists():
             return
-        # all of them or none: what had no mark after this would be lost
-        with temporary_path(self._folder.parent) as adopted:
-            adopted.mkdir()
-            try:
-                for name in found:
-                    write_whole(adopted / name, self._cloud.encode())
-                with contextlib.suppress(OSError):  # another process was quicker
-                    adopted.rename(self._folder)
-                sync_folder(self._folder.parent)
-            finally:
-                if adopted.exists():
-                    for path in adopted.iterdir():
-                        path.unlink()
-                    adopted.rmdir()
+        # all of them or none: what has no mark once there are marks is somebody else's
+        adopted = self._folder.with_name(f"{self._folder.name}.new")
+        adopted.mkdir(exist_ok=True)
+        for name in found:
+            write_whole(adopted / name, self._cloud.encode())
+        adopted.rename(self._folder)
+        sync_folder(self._folder.parent)
 
     def is_ours(self, name: str) -> bool:
         """Whether this cloud made it."""

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 from uuid import UUID
 
+import libvirt
+
 from internal_api.drivers.libvirt_connection import CALL_TIMEOUT_S, LibvirtConnection
 from internal_api.drivers.libvirt_domains import OurDomains
 from terrace.errors import Permanent
@@ -35,7 +37,12 @@ class DomainCalls:
 
         def run(conn: Any) -> T | None:
             handle = self._domains.find(conn, domain)
-            return None if handle is None else fn(handle)
+            try:
+                return None if handle is None else fn(handle)
+            except libvirt.libvirtError as error:
+                if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:  # handles may outlive their domains
+                    return None
+                raise
 
         key = None if lane is None else f"{lane} {domain}"
         return await self._connection.call(run, key=key, timeout_s=timeout_s)

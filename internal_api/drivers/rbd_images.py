@@ -34,20 +34,24 @@ def finish(pool: RbdPool, name: str, sha256: str) -> None:
         image.metadata_set(IMAGE_MARK, sha256)
         if not image.snap_exists(GOLDEN):
             image.create_snap(GOLDEN)
-    target = image_name(sha256)
-    try:
-        rbd.RBD().rename(pool.io, name, target)
-    except rbd.ImageExists:
+    with pool.locked(image_name(sha256)):
         if has(pool, sha256):
             abandon(pool, name)
             return
+        _rename(pool, name, image_name(sha256))
+    pool.forget(name)
+
+
+def _rename(pool: RbdPool, name: str, target: str) -> None:
+    try:
+        rbd.RBD().rename(pool.io, name, target)
+    except rbd.ImageExists:
         try:
             with pool.opened(target, read_only=True):
                 raise not_ours(target)
         except rbd.ImageNotFound:  # only the name is there: left by an interrupted renaming or removal
             pool.remove_unopened(target)
         rbd.RBD().rename(pool.io, name, target)
-    pool.forget(name)
 
 
 def abandon(pool: RbdPool, name: str) -> None:
@@ -98,7 +102,9 @@ def _is_named(pool: RbdPool, name: str, image_id: str) -> bool:
 
 
 def _finish_renaming(pool: RbdPool, name: str, target: str) -> None:
-    """An interrupted renaming left the image with both names: in use by the new one, listed by the old one."""
-    pool.io.remove_object(ID_OBJECT + target)
-    rbd.RBD().rename(pool.io, name, target)
+    """An interrupted renaming left an image that is opened by its new name, and listed by its old one."""
+    with pool.locked(target):
+        pool.io.write_full(ID_OBJECT + name, pool.io.read(ID_OBJECT + target))
+        pool.io.remove_object(ID_OBJECT + target)
+        rbd.RBD().rename(pool.io, name, target)
     pool.forget(name)

@@ -8,6 +8,8 @@ image that is noted and unmarked is what an interrupted run of ours has left.
 from __future__ import annotations
 
 import contextlib
+import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +17,15 @@ from typing import Any
 from internal_api.drivers.ceph_binding import rados, rbd
 from internal_api.drivers.ceph_errors import in_use
 from internal_api.drivers.pool_files import volume_missing
+from terrace.errors import Transient
 
 MARK = "terrace.cloud"
 ID_OBJECT = "rbd_id."  # with an image's name: the object that holds its id
 IMAGE_MARK = "terrace.sha256"  # of a golden image; its clones inherit its metadata, these two among them
+
+LOCK_WAIT_S = 5.0
+LOCK_S = 60  # whoever has not ended by then is dead
+_POLL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +89,27 @@ class RbdPool:
             self.io.operate_read_op(op, self._notes)
             return bool(dict(found))
         return False
+
+    @contextlib.contextmanager
+    def locked(self, what: str) -> Iterator[None]:
+        """Nobody else of this cloud is inside with the same ``what``; Transient when it takes long.
+
+        Two renamings to one name at once both report success (librbd 16), and one of them has not happened.
+        """
+        cookie, deadline = uuid.uuid4().hex, time.monotonic() + LOCK_WAIT_S
+        while True:
+            try:
+                self.io.lock_exclusive(self._notes, what, cookie, desc=self.node, duration=LOCK_S)
+                break
+            except rados.ObjectBusy:
+                if time.monotonic() > deadline:
+                    raise Transient("service_unavailable", "The storage pool is busy.", internal=what) from None
+                time.sleep(_POLL_S)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(rados.Error):  # it ends by itself
+                self.io.unlock(self._notes, what, cookie)
 
     def remove_unopened(self, name: str) -> None:
         """Remove an image without snapshots that nobody marked, or what is left of it: maybe only its name."""

@@ -89,12 +89,13 @@ def remove_image(pool: RbdPool, sha256: str) -> None:
     if any(child["trash"] for child in _children(pool, image_id)):
         purge(pool, float("inf"))
     _refuse_parent(pool, image_id)
-    rbd.RBD().trash_move(pool.io, name, 0)
-    try:  # nobody finds it any more, but somebody may just have cloned it
-        _refuse_parent(pool, image_id)
-    except Permanent:
-        rbd.RBD().trash_restore(pool.io, image_id, name)
-        raise
+    with pool.locked(name):
+        rbd.RBD().trash_move(pool.io, name, 0)
+        try:  # nobody finds it any more, but somebody may just have cloned it
+            _refuse_parent(pool, image_id)
+        except Permanent:
+            rbd.RBD().trash_restore(pool.io, image_id, name)
+            raise
     _remove_from_trash(pool, image_id)
 
 

@@ -35,7 +35,7 @@ from internal_api.drivers.ceph_errors import CEPH_ERRORS, number_of, pool_full
 from internal_api.drivers.executor import BlockingExecutor
 from internal_api.drivers.pool_files import check_sha256, looks_ours, remove_stale, temporary_path, translate
 from internal_api.drivers.protocols import DiskSource, ImageFacts, PoolUsage, SharedPool, StorageCapabilities
-from internal_api.drivers.rbd_marks import RbdPool
+from internal_api.drivers.rbd_marks import LOCK_WAIT_S, RbdPool
 from internal_api.drivers.rbd_names import new_import_name, volume_name
 from terrace import log
 from terrace.errors import Permanent, Transient
@@ -62,6 +62,7 @@ class RbdStorage:
         self._importing: set[str] = set()
         # connecting takes one bound, the call itself another
         self._call_s = 2 * settings.timeout_s + 1
+        self._locking_s = self._call_s + LOCK_WAIT_S
 
     @property
     def capabilities(self) -> StorageCapabilities:
@@ -105,6 +106,7 @@ class RbdStorage:
     async def import_image(
         self, chunks: AsyncIterator[bytes], *, format: str | None, checksum: str | None, max_bytes: int
     ) -> ImageFacts:
+        await self._call(lambda _: None, needs_room=True)  # before all is received for nothing
         try:
             with temporary_path(self._staging) as staged:
                 facts = await image_intake.receive(
@@ -113,7 +115,9 @@ class RbdStorage:
                 if not await self.has_image(facts.sha256):
                     async with self._image_in_the_making(facts.virtual_bytes) as name:
                         await self._fill(staged, facts.format, name)
-                        await self._call(lambda pool: rbd_images.finish(pool, name, facts.sha256))
+                        await self._call(
+                            lambda pool: rbd_images.finish(pool, name, facts.sha256), timeout_s=self._locking_s
+                        )
         except OSError as error:
             raise translate(error) from error
         return facts
@@ -166,7 +170,7 @@ class RbdStorage:
             copy = rbd_copy.SnapshotCopy(volume, snapshot, name)
             while await self._call(copy.step, timeout_s=LONG_TIMEOUT_S):
                 pass
-            await self._call(lambda pool: rbd_images.finish(pool, name, copy.sha256))
+            await self._call(lambda pool: rbd_images.finish(pool, name, copy.sha256), timeout_s=self._locking_s)
         return ImageFacts(format="raw", size_bytes=size, virtual_bytes=size, sha256=copy.sha256)
 
     async def ensure_blob(self, name: str, content: bytes) -> None:

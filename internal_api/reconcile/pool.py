@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _log = log.get(__name__)
 _INTRODUCE_EVERY_S: Final = 2.0
+_MEASURE_EVERY_S: Final = 15.0
 _GIB: Final = 2**30
 _KINDS: Final = ("orphan", "missing", "foreign")
 
@@ -68,7 +69,7 @@ class PoolWatch:
             try:
                 await self._measure()
                 async with self._host.pool.acquire() as conn:
-                    mine = await pool_drift.begin_check(conn, self._host.pool_id, settings.pool_check_s * 0.9)
+                    mine = await pool_drift.begin_check(conn, self._host.pool_id, settings.pool_check_s)
                 if mine:
                     await compare(self._host)
                     await self._clean()
@@ -79,7 +80,7 @@ class PoolWatch:
                     metrics.POOL_DRIFT.labels(self._host.storage.pool_name, kind).set(counts.get(kind, 0))
             except (*DATABASE_ERRORS, TerraceError) as exc:
                 _log.warning("pool_watch_failed", error=repr(exc))
-            await asyncio.sleep(settings.pool_check_s)
+            await asyncio.sleep(min(settings.pool_check_s, _MEASURE_EVERY_S))
 
     async def _measure(self) -> None:
         storage = self._host.storage
@@ -104,24 +105,25 @@ class PoolWatch:
 
 
 async def compare(host: Host) -> None:
-    """Record how the pool and the rows differ. What comes or goes meanwhile is looked at twice."""
-    found = set(await host.storage.list_volumes())
-    async with host.pool.acquire() as conn:
-        expected = await pool_drift.list_expected(conn, host.pool_id)
-    missing = {name for name, needed in expected.items() if needed and name not in found}
-    if missing:
-        now_found = set(await host.storage.list_volumes())
-        async with host.pool.acquire() as conn:
-            now_expected = await pool_drift.list_expected(conn, host.pool_id)
-        missing = {name for name in missing if now_expected.get(name) and name not in now_found}
+    """Record how the pool and the rows differ. What comes or goes meanwhile is no difference: all is seen twice."""
+    found, expected = await _look(host)
+    unknown = found - expected.keys()
+    missing = {name for name, needed in expected.items() if needed} - found
+    ours = {name for name in sorted(unknown) if await host.storage.is_ours(name)}
+    if unknown or missing:
+        found, expected = await _look(host)
+        unknown &= found - expected.keys()
+        missing = {name for name in missing - found if expected.get(name)}
     differences = dict.fromkeys(sorted(missing), "missing")
-    unknown = sorted(found - expected.keys())
-    ours = [name for name in unknown if await host.storage.is_ours(name)]
-    for name in unknown:
-        differences[name] = "orphan" if name in ours else "foreign"
+    differences.update({name: "orphan" if name in ours else "foreign" for name in sorted(unknown)})
     async with host.pool.acquire() as conn:
-        expected = await pool_drift.list_expected(conn, host.pool_id)
-        differences = {name: kind for name, kind in differences.items() if kind == "missing" or name not in expected}
         await pool_drift.replace(conn, host.pool_id, differences)
     if differences:
         _log.warning("pool_drift", **{kind: list(differences.values()).count(kind) for kind in _KINDS})
+
+
+async def _look(host: Host) -> tuple[set[str], dict[str, bool]]:
+    """What the pool holds, and then what it should hold by the rows (true: for certain)."""
+    found = set(await host.storage.list_volumes())
+    async with host.pool.acquire() as conn:
+        return found, await pool_drift.list_expected(conn, host.pool_id)

@@ -90,6 +90,8 @@ async def _unbind(work: VolumeWork) -> None:
 async def _plug(work: VolumeWork, _: Run) -> None:
     # a domain that is not defined now is defined with all its disks when the VM starts
     if work.vm is not None and await work.host.hypervisor.find_state(work.vm.uuid) is not None:
+        # QEMU stands still, and its guest with it, while it opens a disk in a pool that does not answer
+        await work.host.storage.ping()
         await work.host.hypervisor.attach_disk(work.vm.uuid, work.disk)
 
 

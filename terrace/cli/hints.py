@@ -23,7 +23,7 @@ _BY_CODE = {
     "volume_state": "`terrace volume show {volume}` tells its status.",
     "volume_busy": "`terrace volume show {volume}` tells its operation; `terrace op wait ID` waits for it.",
     "volume_elsewhere": "`terrace node list` shows the nodes' storage: what lies on a node's own disks stays there.",
-    "device_busy": "Unmount it in the guest, then detach it again. Of a stopped VM it can always be detached.",
+    "device_busy": "A guest that still starts does not answer: try again. Of a stopped VM it can always be detached.",
     "snapshot_state": "`terrace snapshot list {vm}` shows how far it is.",
     "pool_busy": "`terrace op list` shows what runs: wait for it to end.",
     "network_in_use": "Delete its VMs first: `terrace vm list`.",

@@ -154,5 +154,6 @@ def _ending(operation: Json) -> str:
     if created and finished:
         took = datetime.fromisoformat(finished) - datetime.fromisoformat(created)
         words.append(f"in {duration(took.total_seconds())}")
-    result = operation.get("result")
+    # what is more than a word or a list of them is for `op show`
+    result = {key: value for key, value in (operation.get("result") or {}).items() if not isinstance(value, dict)}
     return " ".join(words) + (f" ({text(result)})" if result else "")

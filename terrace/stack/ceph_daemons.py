@@ -34,11 +34,9 @@ class Daemons:
         """Starts one that doesn't run."""
         kind, _, number = name.partition(".")
         command = (f"ceph-{kind}", "-f", "--conf", str(self._settings.conf), "--id", number)
-        if self._settings.output_of(name).exists():
-            log_files.rotate(self._settings.output_of(name))
-            if self._settings.log_of(name).exists():
-                log_files.rotate(self._settings.log_of(name))
-        with self._settings.output_of(name).open("ab") as output:
+        if self._settings.log_of(name).exists():
+            log_files.rotate(self._settings.log_of(name))
+        with self._settings.output_of(name).open("wb") as output:
             process = _spawn(command, commands.member_environment(), output.fileno())
         process_record.write(self._settings.pids, name, process.pid)
 
@@ -76,9 +74,10 @@ class Daemons:
             process_record.remove(self._settings.pids, name)
 
     def last_words(self, name: str, lines: int = 12) -> str:
-        """The end of its log, and of what it wrote beside it."""
-        places = (self._settings.log_of(name), self._settings.output_of(name))
-        return "\n".join(text for place in places if (text := log_files.tail(place, lines)))
+        """The end of what it complained about since it started, else of its log."""
+        complaints = log_files.tail(self._settings.output_of(name), 4 * lines).split("\n")
+        found = [line for line in complaints if line][-lines:]
+        return "\n".join(found) or log_files.tail(self._settings.log_of(name), lines)
 
 
 def _spawn(command: tuple[str, ...], env: Mapping[str, str], output: int) -> subprocess.Popen[bytes]:

@@ -99,7 +99,7 @@ class CephSettings:
         return self.log / f"{daemon}.log"
 
     def output_of(self, daemon: str) -> Path:
-        """What the daemon wrote before and beside its log."""
+        """What the daemon complained about since it was started last; its log has all of it, and more."""
         return self.log / f"{daemon}.out"
 
     def save(self) -> None:

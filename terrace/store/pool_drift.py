@@ -79,7 +79,7 @@ async def replace(conn: Conn, pool_id: PoolId, found: Mapping[str, str]) -> None
     await conn.execute(
         """with checked as (update pools set checked_at = now() where id = $1),
              now_found as (select * from unnest($2::text[], $3::text[]) as f(name, kind)),
-             gone as (delete from pool_drift where pool_id = $1 and (name, kind) not in (select * from now_found))
+             gone as (delete from pool_drift where pool_id = $1 and name <> all($2))
            insert into pool_drift (pool_id, name, kind) select $1, name, kind from now_found
            on conflict (pool_id, name) do update
               set last_seen = now(), kind = excluded.kind,

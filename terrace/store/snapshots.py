@@ -70,13 +70,13 @@ async def list_views(
     conn: Conn, project_id: ProjectId, *, after: int, limit: int, vm_id: VmId | None = None
 ) -> list[SnapshotView]:
     """A project's snapshots by ascending id, from behind ``after``; of one VM, or of all."""
+    of_vm = "" if vm_id is None else "and s.vm_id = $4"
     rows = await conn.fetch(
-        f"""{_VIEW} where s.project_id = $1 and s.id > $2 and ($4::bigint is null or s.vm_id = $4)
-             order by s.id limit $3""",
+        f"{_VIEW} where s.project_id = $1 and s.id > $2 {of_vm} order by s.id limit $3",
         project_id,
         after,
         limit,
-        vm_id,
+        *(() if vm_id is None else (vm_id,)),
     )
     return [SnapshotView(*row) for row in rows]
 

@@ -13,7 +13,7 @@ from support.problems import assert_problem
 
 KEYS = {
     *("id", "name", "status", "cpu", "ram_mib", "disk_gib", "image", "network", "ip", "node", "labels"),
-    *("created_at", "started_at", "ready_at", "operation", "error"),
+    *("created_at", "started_at", "ready_at", "operation", "error", "volumes"),
 }
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 

@@ -9,7 +9,7 @@ from support.problems import assert_problem
 
 KEYS = {
     *("id", "kind", "vm", "vm_name", "image", "node", "state", "steps", "result", "error", "request_id"),
-    *("created_at", "started_at", "finished_at"),
+    *("created_at", "started_at", "finished_at", "volume", "snapshot"),
 }
 STEP_KEYS = {"name", "state", "attempts", "started_at", "finished_at", "duration_ms", "error"}
 

@@ -19,6 +19,7 @@ from terrace.stack import redis as stack_redis
 NODE_KEYS = {
     *("name", "state", "cpu", "cpu_overcommit", "cpu_claimed", "ram_mib", "ram_overcommit", "ram_claimed_mib"),
     *("disk_gib", "disk_overcommit", "disk_claimed_gib", "vms", "last_seen"),
+    *("pool", "storage", "pool_shared", "pool_used_bytes"),
 }
 
 

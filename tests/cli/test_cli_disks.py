@@ -115,7 +115,7 @@ def test_a_guest_that_holds_on_to_its_disk(run: Run, world: World) -> None:
     world.ends = {"state": "failed", "error": {"code": "device_busy", "detail": "The guest does not let the disk go."}}
     result = run("volume", "detach", "data")
     assert result.exit_code == 1
-    for part in ("does not let the disk go", "volume_detach of web-1", "Unmount it in the guest"):
+    for part in ("does not let the disk go", "volume_detach of web-1", "Of a stopped VM"):
         assert part in result.stderr
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -163,3 +165,39 @@ async def test_a_full_pool_says_so_and_keeps_nothing(small_disk: Path) -> None:
 async def _free(folder: Path) -> int:
     facts = os.statvfs(folder)
     return facts.f_bavail * facts.f_frsize
+
+
+async def test_what_an_older_release_made_is_adopted_once(tmp_path: Path) -> None:
+    storage = DirStorage(tmp_path / "pool")
+    await storage.connect(CLOUD)
+    names = [f"{uuid.uuid4()}-root", f"{uuid.uuid4()}-seed"]
+    await storage.ensure_empty_volume(names[0], size_gib=1)
+    await storage.ensure_blob(names[1], b"seed")
+    (tmp_path / "pool" / "volumes" / "operators.qcow2").write_bytes(b"")
+    shutil.rmtree(tmp_path / "pool" / "marks")
+    interrupted = tmp_path / "pool" / "marks.new"
+    interrupted.mkdir()
+    (interrupted / names[0]).write_text(str(CLOUD))
+    older = DirStorage(tmp_path / "pool")
+    await older.connect(CLOUD)
+    assert [await older.is_ours(name) for name in names] == [True, True]
+    assert not await older.is_ours("operators")
+    assert not interrupted.exists()
+    late = f"{uuid.uuid4()}-root"
+    shutil.copy(older.volume_source(names[0]).path, older.volume_source(late).path)
+    await older.connect(CLOUD)
+    assert not await older.is_ours(late)
+
+
+async def test_a_snapshot_larger_than_its_volume_is_not_captured_short(pool: DirStorage) -> None:
+    name = f"{uuid.uuid4()}-data"
+    await pool.ensure_empty_volume(name, size_gib=1)
+    await pool.ensure_snapshot(name, "small")
+    await pool.grow_volume(name, size_gib=2)
+    await pool.ensure_snapshot(name, "large")
+    await pool.roll_back(name, "small")
+    with pytest.raises(Permanent, match="larger"):
+        await pool.capture_image(name, "large")
+    await pool.grow_volume(name, size_gib=2)
+    assert (await pool.capture_image(name, "large")).virtual_bytes == 2 * GIB
+    assert (await pool.capture_image(name, "small")).virtual_bytes == GIB

@@ -20,14 +20,14 @@ async def test_returns_and_raises_what_the_call_does() -> None:
 
 
 async def test_a_call_that_takes_too_long_is_transient_and_keeps_its_key() -> None:
-    executor = BlockingExecutor()
+    executor = BlockingExecutor(code="storage_unavailable")
     release, ended = threading.Event(), []
 
     def slow() -> None:
         release.wait()
         ended.append("slow")
 
-    with pytest.raises(Transient):
+    with pytest.raises(Transient, match="storage_unavailable"):
         await executor.run(slow, timeout_s=0.05, key="vm")
     with pytest.raises(Transient):  # not run at all, as the first is still at it
         await executor.run(ended.append, "never", timeout_s=0.05, key="vm")

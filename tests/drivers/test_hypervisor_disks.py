@@ -104,6 +104,19 @@ async def test_absent_domains_have_no_disks(hypervisor: Hypervisor, tmp_path: Pa
     assert not await hypervisor.remove_disk_snapshots(nobody, [0], "s-1")
 
 
+async def test_domains_just_removed_have_no_disks(hypervisor: Hypervisor, with_root: DomainSpec) -> None:
+    vm = with_root.uuid
+    await hypervisor.ensure_defined(with_root)
+    await hypervisor.ensure_started(vm)
+    await hypervisor.remove(vm)
+    await hypervisor.detach_disk(vm, 0)
+    await hypervisor.thaw(vm, 1.0)
+    assert not await hypervisor.grow_disk(vm, 0, MIB)
+    assert not await hypervisor.snapshot_disks(vm, [0], "s-1")
+    with pytest.raises(Permanent):
+        await hypervisor.attach_disk(vm, with_root.disks[0])
+
+
 async def test_what_nobody_has_open_is_left_to_the_storage(hypervisor: Hypervisor, with_root: DomainSpec) -> None:
     vm = with_root.uuid
     await hypervisor.ensure_defined(with_root)

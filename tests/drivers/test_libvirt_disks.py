@@ -116,13 +116,16 @@ async def test_snapshots_in_open_images(hypervisor: LibvirtHypervisor, operator:
     assert [snapshots_in(path) for path in paths] == [["s-1"], ["s-1", "s-2"]]
     for _ in range(2):
         assert await hypervisor.remove_disk_snapshots(vm, [2], "s-2")
+    assert await hypervisor.grow_disk(vm, 2, 24 * MIB)
     await hypervisor.ensure_stopped(vm)
+    assert inspect(paths[1])["virtual-size"] == 24 * MIB
     for path in paths:
         assert snapshots_in(path) == ["s-1"]
         _read(path, 2)
         subprocess.run(["qemu-img", "snapshot", "-a", "s-1", path], check=True)
         _read(path, 1)
         subprocess.run(["qemu-img", "check", "-q", path], check=True)
+        assert inspect(path)["virtual-size"] == 8 * MIB
 
 
 def _read(path: str, pattern: int) -> None:

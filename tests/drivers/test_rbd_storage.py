@@ -26,7 +26,7 @@ from internal_api.drivers.ceph_keyring import ensure_keyring, read_key
 from internal_api.drivers.ceph_monitors import monitors_of_conf
 from internal_api.drivers.rbd_marks import RbdPool as Marked
 from internal_api.drivers.rbd_storage import RbdStorage
-from terrace.errors import Permanent, TerraceError, Transient
+from terrace.errors import Permanent, Transient
 from terrace.stack.ceph_cluster import CephCluster
 
 SHORT_S = 1.0
@@ -307,46 +307,47 @@ async def _is_full(storage: RbdStorage) -> bool:
     return False
 
 
-async def test_a_pool_that_fills_up_during_an_import_says_so(
-    pool: RbdPool, storage: RbdStorage, tmp_path: Path
-) -> None:
-    """The room is looked at before, but only the writes meet the quota."""
-    pool.ask("osd pool set-quota", pool=pool.settings.pool, field="max_bytes", val=str(8 * MIB))
-    path = tmp_path / "large.raw"
-    path.write_bytes(b"\x05" * (48 * MIB))
-    try:
-        for _ in range(10):  # the cluster counts every few seconds
-            try:
-                await store(storage, path.read_bytes())
-            except TerraceError as error:
-                assert error.code == "pool_full"
-                break
-            await storage.remove_image(sha256(path.read_bytes()))
-        else:
-            await eventually(lambda: _is_full(storage), within_s=60)
-        assert not pool.unfinished()
-    finally:
-        pool.ask("osd pool set-quota", pool=pool.settings.pool, field="max_bytes", val="0")
-        await eventually_true(lambda: _answers(store(storage, RAW)), timeout_s=60)
-
-
 # -- several nodes, and interrupted ones ------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A qemu-img that notes its arguments, and that fills nothing while there is a file ``slow``."""
+    """A qemu-img that notes its arguments; a file ``slow`` makes it hang, and ``held`` wait until that is gone."""
     folder = tmp_path / "tools"
     folder.mkdir()
     script = f"""#!/bin/sh
 echo "$@" >>{folder}/calls
 if [ "$1" = convert ] && [ -e {folder}/slow ]; then exec sleep 60; fi
+while [ "$1" = convert ] && [ -e {folder}/held ]; do sleep 0.1; done
 exec /usr/bin/qemu-img "$@"
 """
     (folder / "qemu-img").write_text(script)
     (folder / "qemu-img").chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin")
     return folder
+
+
+async def test_a_pool_that_fills_up_during_an_import_says_so(
+    pool: RbdPool, storage: RbdStorage, tools: Path, tmp_path: Path
+) -> None:
+    """The room was looked at before; only the writes meet the quota."""
+    data = name_of("data")
+    await storage.ensure_empty_volume(data, size_gib=1)
+    (tools / "held").touch()
+    importing = asyncio.create_task(store(storage, qcow2(tmp_path)))
+    await eventually(lambda: _converts(tools))
+    pool.write(data, 1, 0, 8 * MIB)
+    pool.ask("osd pool set-quota", pool=pool.settings.pool, field="max_bytes", val=str(4 * MIB))
+    try:
+        await eventually(lambda: _is_full(storage), within_s=60)
+        (tools / "held").unlink()
+        with pytest.raises(Transient) as full:
+            await asyncio.wait_for(importing, 30)
+        assert full.value.code == "pool_full"
+        assert not pool.unfinished()
+    finally:
+        pool.ask("osd pool set-quota", pool=pool.settings.pool, field="max_bytes", val="0")
+    await eventually_true(lambda: _answers(store(storage, RAW)), timeout_s=60)
 
 
 async def test_nodes_import_the_same_image_at_once(ceph: CephCluster, pool: RbdPool, tmp_path: Path) -> None:

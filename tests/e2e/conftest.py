@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from public_client import Api, Json
 from stack_run import StackRun, processes_of
 from surroundings import THERE, OfficeDhcp, Outside
 
-from terrace.stack import commands
+from terrace.stack import ceph_stack, commands
+from terrace.stack.ceph_cluster import CephCluster
 from terrace.stack.log_files import tail
 
 # Changes that make the guest agent and the power button's listener deaf for good.
@@ -102,17 +104,45 @@ def stack(request: pytest.FixtureRequest, folder: Path, image: Path, outside: Ou
         }
     )
     request.session.stash[_started] = run
+    with _up(run, image):
+        yield run
+
+
+@pytest.fixture(scope="session")
+def rbd_stack(folder: Path, image: Path) -> Iterator[StackRun]:
+    """Another one, beside it, whose disks lie on a Ceph cluster of its own."""
+    run = StackRun(
+        {
+            "TERRACE_VAR": str(folder / "rbd"),
+            "TERRACE_PORT_BASE": "27700",
+            "TERRACE_BRIDGE": "rbd0",
+            "TERRACE_SUBNET": "10.88.0.0/16",
+            "TERRACE_DNS": THERE,
+            "TERRACE_DOMAIN_TYPE": "qemu",
+            "TERRACE_NODE_CPU": "4",
+            "TERRACE_NODE_RAM_MIB": "4096",
+            "TERRACE_STORAGE": "rbd",
+            "TERRACE_CEPH_STORE": "memstore",
+        }
+    )
+    with _up(run, image):
+        yield run
+
+
+@contextmanager
+def _up(run: StackRun, image: Path) -> Iterator[None]:
     before = _traces()
     try:
         run.up(image)
-        yield run
+        yield
     finally:
         down = run.command("down", "--purge")
     assert down.returncode == 0, down.stderr
     assert not run.layout.var.exists(), sorted(run.layout.var.rglob("*"))
     assert processes_of(run.layout.var) == []
-    assert _traces() == before
-    assert str(folder) not in Path("/proc/self/mounts").read_text()
+    after = _traces()
+    assert {name: after[name] for name in ("links", "tables")} == {name: before[name] for name in ("links", "tables")}
+    assert str(run.layout.var) not in Path("/proc/self/mounts").read_text()
 
 
 def _traces() -> dict[str, Any]:
@@ -127,18 +157,49 @@ def _traces() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def api(stack: StackRun) -> Api:
+    return _api_of(stack)
+
+
+def _api_of(stack: StackRun) -> Api:
     return Api(f"http://127.0.0.1:{stack.settings.ports.public}", stack.layout.token_file.read_text().strip())
 
 
 @pytest.fixture(scope="session")
-def key(folder: Path, api: Api) -> Path:
-    """A private key; its public half is stored under the name `laptop`."""
+def laptop(folder: Path) -> Path:
+    """A private key, and its public half beside it."""
     private = folder / "laptop"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "me@laptop", "-f", private], check=True)
+    return private
+
+
+def _store_key(api: Api, private: Path) -> None:
     public = private.with_suffix(".pub").read_text().strip()
     answer = api.call("POST", "/ssh-keys", {"name": "laptop", "public_key": public})
     assert answer.status_code == 201, answer.text
-    return private
+
+
+@pytest.fixture(scope="session")
+def key(laptop: Path, api: Api) -> Path:
+    """The private key, whose public half is stored under the name `laptop`."""
+    _store_key(api, laptop)
+    return laptop
+
+
+@pytest.fixture(scope="session")
+def rbd_api(rbd_stack: StackRun, laptop: Path) -> Api:
+    made = _api_of(rbd_stack)
+    _store_key(made, laptop)
+    return made
+
+
+@pytest.fixture(scope="session")
+def rbd_guest_of(rbd_api: Api, laptop: Path) -> Fleet:
+    return Fleet(rbd_api, laptop)
+
+
+@pytest.fixture(scope="session")
+def rbd_cluster(rbd_stack: StackRun) -> CephCluster:
+    return ceph_stack.cluster_of(rbd_stack.settings)
 
 
 @pytest.fixture(scope="session")

@@ -107,7 +107,9 @@ class StackRun:
         assert {node: sorted(names) for node, names in self.domains().items()} == {
             node: sorted(names) for node, names in wanted.items()
         }
+        volumes = self.sql("select uuid, size_gib, pool_id from volumes where pool_id is not null")
         files = [f"{vm['uuid']}{part}" for vm in vms for part in ("-root", "-seed")]
+        files += [f"{volume['uuid']}-data" for volume in volumes]
         assert sorted({Path(name).stem for name in self.pool_files()}) == sorted(files)
         taps = {f"tt{vm['uuid'].replace('-', '')[:12]}" for vm in vms}
         # a guest that is off need not have a filter: it gets one before its tap
@@ -118,7 +120,9 @@ class StackRun:
             assert node["cpu_claimed"] == sum(vm["cpu"] for vm in mine), node
             assert node["ram_claimed_mib"] == sum(vm["ram_mib"] for vm in mine), node
         for pool in self.sql("select id, claimed_gib from pools"):
-            assert pool["claimed_gib"] == sum(vm["disk_gib"] for vm in vms if vm["pool_id"] == pool["id"]), pool
+            disks = [vm["disk_gib"] for vm in vms if vm["pool_id"] == pool["id"]]
+            disks += [volume["size_gib"] for volume in volumes if volume["pool_id"] == pool["id"]]
+            assert pool["claimed_gib"] == sum(disks), pool
         held = self.sql("select vm_id, host(ip) as ip from addresses where vm_id is not null")
         assert {row["vm_id"] for row in held} <= {vm["id"] for vm in vms}
 

@@ -15,13 +15,15 @@ import rados
 import rbd
 from support.ceph import running
 
-from terrace.stack import ceph_status
+from terrace.stack import ceph_stack, ceph_status
 from terrace.stack.ceph_admin import connected
 from terrace.stack.ceph_cluster import CephCluster
 from terrace.stack.ceph_daemons import Daemons
 from terrace.stack.ceph_settings import CephSettings, as_made, net_of
-from terrace.stack.errors import StackError
+from terrace.stack.errors import SettingsError, StackError
 from terrace.stack.process_record import ProcessId
+from terrace.stack.progress import Progress
+from terrace.stack.settings import StackSettings
 
 
 @pytest.fixture(scope="module")
@@ -178,3 +180,22 @@ def test_a_cluster_keeps_the_shape_it_was_made_with(tmp_path: Path) -> None:
     made.save()
     assert made.net == "127.30.20"
     assert as_made(CephSettings(tmp_path, net_of(7800))) == made
+
+
+def test_a_stack_keeps_the_storage_it_was_made_with(tmp_path: Path) -> None:
+    chosen = StackSettings.load(tmp_path, {"TERRACE_STORAGE": "rbd"})
+    assert chosen.storage == "rbd"
+    chosen.layout.cluster.mkdir(parents=True)
+    chosen.save()
+    assert StackSettings.load(tmp_path, {}) == chosen
+    with pytest.raises(SettingsError, match=r"TERRACE_STORAGE is rbd in the stack .*scripts/down --purge"):
+        StackSettings.load(tmp_path, {"TERRACE_STORAGE": "dir"})
+    with pytest.raises(SettingsError, match="fake has fake disks"):
+        StackSettings.load(tmp_path / "other", {"TERRACE_STORAGE": "rbd", "TERRACE_PROFILE": "fake"})
+
+
+def test_a_stack_whose_disks_are_lost_says_so(tmp_path: Path) -> None:
+    settings = StackSettings.load(tmp_path, {"TERRACE_STORAGE": "rbd"})
+    settings.layout.cluster.mkdir(parents=True)  # the database still speaks of VMs
+    with pytest.raises(StackError, match=r"is gone .*run scripts/down --purge"):
+        ceph_stack.ensure(settings, Progress.silent())

@@ -14,12 +14,15 @@ from support.postgres import Cluster, Connection, Database
 
 from terrace.db import prepare_connection
 from terrace.migrate import READER, WRITER
-from terrace.store import idempotency, operations, vms
-from terrace.types import OperationId, ProjectId, VmId
+from terrace.store import idempotency, operations, snapshots, vms, volumes
+from terrace.types import OperationId, ProjectId, SnapshotId, VmId, VolumeId
 
 VMS = 50_000
 PROJECT = ProjectId(1)
-_BIG = ("vms", "operations", "operation_events", "addresses", "idempotency_keys")
+_BIG = (
+    *("vms", "operations", "operation_events", "addresses", "idempotency_keys"),
+    *("volumes", "snapshots", "snapshot_disks"),
+)
 
 _FILL = f"""
 set session_replication_role = replica;  -- no foreign keys are checked one by one
@@ -44,6 +47,17 @@ insert into operation_events (operation_id, step, phase, ok, attempt, started_at
 select id, 'claim', 'do', true, 1, now(), 1 from operations;
 insert into idempotency_keys (project_id, route, key, body_hash, operation_id, expires_at)
 select 1, 'POST /vms', 'key-' || n, '', n, now() + interval '1 day' from generate_series(1, {VMS}) n;
+insert into volumes (uuid, project_id, name, size_gib, pool_id, vm_id, slot, status, operation_id)
+select gen_random_uuid(), 1, 'volume-' || n, 1, 1, case when n % 2 = 0 then n end, case when n % 2 = 0 then 2 end,
+       case when n % 2 = 0 then 'in_use' else 'available' end, n
+  from generate_series(1, {VMS}) n;
+insert into snapshots (uuid, project_id, vm_id, name, status, consistency)
+select gen_random_uuid(), 1, 1 + n % ({VMS} / 5), 'snapshot-' || n, 'available', 'crash'
+  from generate_series(1, {VMS}) n;
+insert into snapshot_disks (snapshot_id, volume_id, size_gib)
+select s.id, x.volume_id, 10 from snapshots s cross join lateral (values (null), (1 + s.id % {VMS})) x(volume_id);
+insert into operations (kind, project_id, volume_id, node, steps, state)
+select 'volume_resize', 1, id, 'hv9', array['claim', 'grow'], 'running' from volumes where id % 1000 = 1;
 set session_replication_role = origin;
 """
 
@@ -144,6 +158,32 @@ QUERIES: dict[str, tuple[Query, int, int]] = {  # query, rows that it finds, row
         5,
     ),
     "events": (lambda conn: operations.list_events(conn, [1, 2, 3]), 3, 5),
+    "volumes": (lambda conn: volumes.list_views(conn, PROJECT, after=0, limit=101), 101, 120),
+    "volumes, a deep page": (lambda conn: volumes.list_views(conn, PROJECT, after=VMS - 500, limit=101), 101, 120),
+    "volumes of a VM": (lambda conn: volumes.list_views(conn, PROJECT, after=0, limit=101, vm_id=25_000), 1, 5),
+    "volumes by status": (
+        lambda conn: volumes.list_views(conn, PROJECT, after=0, limit=101, status="available"),
+        101,
+        300,
+    ),
+    "volume by id": (lambda conn: volumes.find_view(conn, PROJECT, 25_000), 1, 5),
+    "volume by name": (lambda conn: volumes.find(conn, PROJECT, "volume-25000"), 1, 3),
+    "volume, locked": (lambda conn: volumes.lock(conn, VolumeId(25_000)), 1, 3),
+    "node of a volume": (lambda conn: volumes.find_node(conn, PROJECT, "volume-25000"), 1, 5),
+    "free slot": (lambda conn: volumes.find_free_slot(conn, VmId(25_000)), 1, 10),
+    "live of a volume": (lambda conn: operations.find_live_of_volume(conn, VolumeId(24_001)), 1, 3),
+    "snapshots": (lambda conn: snapshots.list_views(conn, PROJECT, after=0, limit=101), 101, 120),
+    "snapshots, a deep page": (lambda conn: snapshots.list_views(conn, PROJECT, after=VMS - 500, limit=101), 101, 120),
+    "snapshots of a VM": (
+        lambda conn: snapshots.list_views(conn, PROJECT, after=0, limit=101, vm_id=VmId(500)),
+        5,
+        20,
+    ),
+    "snapshot by id": (lambda conn: snapshots.find_view(conn, VmId(500), 499), 1, 5),
+    "snapshot by name": (lambda conn: snapshots.find(conn, VmId(500), "snapshot-499"), 1, 5),
+    "snapshot alone": (lambda conn: snapshots.find_by_id(conn, SnapshotId(25_000)), 1, 5),
+    "snapshots to remove": (lambda conn: snapshots.list_of_vm(conn, VmId(500)), 5, 10),
+    "snapshots with a volume": (lambda conn: snapshots.list_names_with_volume(conn, VolumeId(25_000)), 1, 5),
 }
 
 

@@ -9,7 +9,7 @@ import pytest
 from support.node_world import seed_cloud
 from support.postgres import Connection, Database
 
-from terrace.store import operations, vms
+from terrace.store import operations, snapshots, vms, volumes
 from terrace.types import MAX_ID, ProjectId
 
 PROJECT = ProjectId(1)
@@ -32,7 +32,14 @@ async def conn(database: Database) -> AsyncIterator[Connection]:
                   'hv' || 1 + n / 2 % 2, 'running', case when n % 5 = 0 then 'deleting' else 'running' end
              from generate_series(1, 120) n;
            insert into operations (kind, project_id, vm_id, node, steps, state)
-           select 'vm_stop', project_id, id, node, array['x'], 'succeeded' from vms, generate_series(1, 3)"""
+           select 'vm_stop', project_id, id, node, array['x'], 'succeeded' from vms, generate_series(1, 3);
+           insert into volumes (uuid, project_id, name, size_gib, pool_id, vm_id, slot, status)
+           select gen_random_uuid(), project_id, 'volume-' || id || '-' || n, n, nullif(n, 3), nullif(n, 3) * id,
+                  nullif(n, 3) + 1, case n when 1 then 'in_use' else 'available' end
+             from vms, generate_series(1, 3, 2) n;
+           insert into snapshots (uuid, project_id, vm_id, name, status)
+           select gen_random_uuid(), project_id, id, 'snapshot-' || n, 'creating' from vms, generate_series(1, 2) n;
+           insert into snapshot_disks (snapshot_id, volume_id, size_gib) select id, null, 1 from snapshots"""
     )
     yield conn
     await conn.close()
@@ -60,6 +67,7 @@ async def test_rows_that_come_and_go_disturb_no_other(conn: Connection) -> None:
     while page := await vms.list_views(conn, PROJECT, after=seen[-1] if seen else 0, limit=5):
         seen += [vm.id for vm in page]
         victim = chance.choice(sorted(expected))
+        await conn.execute("update volumes set vm_id = null, slot = null where vm_id = $1", victim)
         await conn.execute("delete from vms where id = $1", victim)
         expected.discard(victim)
     assert seen == sorted(set(seen))
@@ -108,3 +116,49 @@ async def test_another_project_sees_nothing(conn: Connection) -> None:
         assert await vms.lock(conn, PROJECT, ref) is None
     op_id = await conn.fetchval("select min(id) from operations where project_id = 2")
     assert await operations.find(conn, PROJECT, op_id) is None
+
+
+async def test_volumes_come_in_pages_and_filters_hold(conn: Connection) -> None:
+    async def rows(where: str = "true") -> list[int]:
+        found = await conn.fetch(f"select id from volumes where project_id = 1 and {where} order by id")
+        return [row[0] for row in found]
+
+    async def ids(limit: int, **filters: object) -> list[int]:
+        seen: list[int] = []
+        while page := await volumes.list_views(conn, PROJECT, after=seen[-1] if seen else 0, limit=limit, **filters):
+            seen += [volume.id for volume in page]
+        return seen
+
+    assert len(await rows()) == 120
+    for limit in (1, 7, 119, 120, 121):
+        assert await ids(limit) == await rows()
+    vm_id = await conn.fetchval("select min(id) from vms where project_id = 1")
+    assert await ids(7, status="available") == await rows("status = 'available'")
+    assert await ids(7, vm_id=vm_id) == await rows(f"vm_id = {vm_id}") != []
+    assert await ids(7, vm_id=vm_id, status="available") == await ids(7, status="error") == []
+    assert await ids(7, vm_id=MAX_ID) == []
+
+
+async def test_snapshots_come_in_pages_of_one_vm_or_all(conn: Connection) -> None:
+    expected = [row[0] for row in await conn.fetch("select id from snapshots where project_id = 1 order by id")]
+    assert len(expected) == 120
+    for limit in (1, 7, 119, 120, 121):
+        seen: list[int] = []
+        while page := await snapshots.list_views(conn, PROJECT, after=seen[-1] if seen else 0, limit=limit):
+            seen += [snapshot.id for snapshot in page]
+        assert seen == expected
+    vm_id = await conn.fetchval("select min(id) from vms where project_id = 1")
+    of_vm = await snapshots.list_views(conn, PROJECT, after=0, limit=9, vm_id=vm_id)
+    assert [(one.vm_id, one.name) for one in of_vm] == [(vm_id, "snapshot-1"), (vm_id, "snapshot-2")]
+    assert [list(one.disks) for one in of_vm] == [[{"volume": None, "size_gib": 1}]] * 2
+
+
+async def test_another_project_sees_no_volume_and_no_snapshot(conn: Connection) -> None:
+    foreign = await conn.fetchrow("select id, name from volumes where project_id = 2 limit 1")
+    for ref in foreign:
+        assert await volumes.find_view(conn, PROJECT, ref) is None
+        assert await volumes.find(conn, PROJECT, ref) is None
+        assert await volumes.find_node(conn, PROJECT, ref) is None
+    vm_id = await conn.fetchval("select min(id) from vms where project_id = 2")
+    assert await volumes.list_views(conn, PROJECT, after=0, limit=9, vm_id=vm_id) == []
+    assert await snapshots.list_views(conn, PROJECT, after=0, limit=9, vm_id=vm_id) == []

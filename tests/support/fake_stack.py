@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -117,6 +117,18 @@ class FakeStack:
         finally:
             await database.close()
         return token
+
+    @asynccontextmanager
+    async def pools_of(self, room_gib: int) -> AsyncIterator[None]:
+        """Each node's pool has room for so much, an even number, while the block runs."""
+        database = await self.connect()
+        try:
+            size = await database.fetchval("select max(disk_gib) from pools")
+            await database.execute("update pools set disk_gib = $1 / overcommit", room_gib)
+            yield
+        finally:
+            await database.execute("update pools set disk_gib = $1", size)
+            await database.close()
 
     def restart_node(self, node: str, **settings: object) -> None:
         """Start a node anew, with these settings beyond its own; returns when it is ready."""

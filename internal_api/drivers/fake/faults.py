@@ -21,7 +21,7 @@ class Faults:
     A fault is named ``before-<method>`` or ``after-<method>``; its value is ``transient`` (also
     ``transient 2``: only twice), ``permanent``, ``sleep 0.5`` or ``kill`` (SIGKILL to this process). Files
     of these names in ``folder`` say the same, and can be put there while the process runs. A fault named
-    ``deaf`` (any value) makes guests ignore the ACPI button.
+    ``deaf`` (any value) makes guests ignore the ACPI button and keep disks that are to be unplugged.
     """
 
     def __init__(self, folder: Path | None = None, faults: Mapping[str, str] | None = None) -> None:
