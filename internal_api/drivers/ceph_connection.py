@@ -37,10 +37,10 @@ class CephSettings:
     admin_keyring: Path | None = None
     timeout_s: float = 5.0
 
-    def timeouts(self) -> dict[str, str]:
-        """Options of librados: whole seconds that it waits for an answer."""
+    def timeouts(self, times: int = 1) -> dict[str, str]:
+        """Options of librados: whole seconds that it waits for an answer, so many times our bound."""
         names = ("client_mount_timeout", "rados_mon_op_timeout", "rados_osd_op_timeout")
-        return dict.fromkeys(names, str(math.ceil(self.timeout_s)))
+        return dict.fromkeys(names, str(math.ceil(times * self.timeout_s)))
 
     def options(self) -> dict[str, str]:
         """All options that differ from the configuration's, but the keyring."""

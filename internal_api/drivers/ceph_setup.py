@@ -20,7 +20,7 @@ def ensure_pool(admin: Any, pool: str) -> None:
         _ask(admin, "osd pool create", pool=pool, pg_num=PLACEMENT_GROUPS, pool_type="replicated")
         admin.wait_for_latest_osdmap()
     details = {found["pool_name"]: found for found in _ask(admin, "osd pool ls", detail="detail")}
-    if "rbd" not in details[pool]["application_metadata"]:
+    if "rbd" not in details.get(pool, {}).get("application_metadata", ()):
         with admin.open_ioctx(pool) as io:
             rbd.RBD().pool_init(io, True)
 

@@ -11,7 +11,6 @@ files are named relative to the pool, so that a pool can be moved. Several proce
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,6 +18,14 @@ from typing import TypeVar, TypeVarTuple
 from uuid import UUID
 
 from internal_api.drivers import dir_retired, image_intake, qemu_img
+from internal_api.drivers.dir_files import (
+    ensure_content,
+    has_direct_io,
+    keep,
+    size_and_sha256,
+    size_of_volume,
+    virtual_bytes,
+)
 from internal_api.drivers.dir_locks import VolumeLocks, refuse_open
 from internal_api.drivers.dir_marks import Marks
 from internal_api.drivers.executor import blocking
@@ -37,7 +44,6 @@ from internal_api.drivers.pool_files import (
     too_small,
     translate,
     volume_missing,
-    write_whole,
 )
 from internal_api.drivers.protocols import DiskSource, ImageFacts, PoolUsage, StorageCapabilities
 from terrace.errors import Permanent, Transient
@@ -50,6 +56,7 @@ FORMATS = ("qcow2", "raw")
 FILE_TIMEOUT_S = 60.0
 PING_TIMEOUT_S = 5.0
 HASH_TIMEOUT_S = 600.0
+ROOM_BYTES = 16 * 1024**2  # less free space than this is none: a snapshot alone takes some
 
 
 class DirStorage:
@@ -92,6 +99,11 @@ class DirStorage:
         capacity = facts.f_blocks * facts.f_frsize
         return PoolUsage(capacity, capacity - facts.f_bavail * facts.f_frsize)
 
+    async def check_room(self) -> None:
+        facts = await self._in_thread(os.statvfs, self._root)
+        if facts.f_bavail * facts.f_frsize < ROOM_BYTES:
+            raise Transient("pool_full", "The storage pool is full.")
+
     async def import_image(
         self, chunks: AsyncIterator[bytes], *, format: str | None, checksum: str | None, max_bytes: int
     ) -> ImageFacts:
@@ -117,7 +129,7 @@ class DirStorage:
         image = self._image(image_sha256, image_format)
 
         async def create(temporary: Path) -> None:
-            if await self._in_thread(_virtual_bytes, image) > size_gib * GIB:
+            if await self._in_thread(virtual_bytes, image) > size_gib * GIB:
                 raise too_small()
             await qemu_img.create_overlay(
                 temporary,
@@ -135,7 +147,7 @@ class DirStorage:
 
     async def grow_volume(self, name: str, *, size_gib: int) -> None:
         async with self._ours(name) as path:
-            if await self._in_thread(_size_of_volume, path) < size_gib * GIB:
+            if await self._in_thread(size_of_volume, path) < size_gib * GIB:
                 await qemu_img.resize(path, size_gib * GIB)
 
     async def remove_volume(self, name: str) -> None:
@@ -164,11 +176,11 @@ class DirStorage:
             size_bytes = (await self._in_thread(read_qcow2_snapshots, path)).get(snapshot)
             if size_bytes is None:
                 raise snapshot_missing(f"{volume}@{snapshot}")
-            if size_bytes > await self._in_thread(_size_of_volume, path):
+            if size_bytes > await self._in_thread(size_of_volume, path):
                 raise Permanent("operation_failed", "The snapshot is larger than its volume is now: grow that first.")
             with temporary_path(self._images) as temporary:
                 await qemu_img.copy_snapshot(path, check_name(snapshot), temporary, size_bytes)
-                size, sha256 = await self._in_thread(_size_and_sha256, temporary, timeout_s=HASH_TIMEOUT_S)
+                size, sha256 = await self._in_thread(size_and_sha256, temporary, timeout_s=HASH_TIMEOUT_S)
                 facts = ImageFacts("qcow2", size, size_bytes, sha256)
                 await self._keep_image(temporary, facts)
         return facts
@@ -213,10 +225,10 @@ class DirStorage:
             remove_stale(folder)
         self._marks.open(cloud, self._list())
         # QEMU refuses cache=none on a file system without direct I/O, such as tmpfs
-        self._cache = "none" if _has_direct_io(self._root) else "writeback"
+        self._cache = "none" if has_direct_io(self._root) else "writeback"
 
     async def _keep_image(self, temporary: Path, facts: ImageFacts) -> None:
-        await self._in_thread(_keep, temporary, self._image(facts.sha256, facts.format))
+        await self._in_thread(keep, temporary, self._image(facts.sha256, facts.format))
 
     async def _ensure_volume(
         self, name: str, image: Path | None, size_bytes: int, create: Callable[[Path], Awaitable[None]]
@@ -253,7 +265,7 @@ class DirStorage:
         if path.exists() and not self._marks.is_ours(name):
             raise not_ours(name)
         self._marks.set(name)
-        _ensure_content(path, content)
+        ensure_content(path, content)
 
     def _remove(self, path: Path, name: str) -> None:
         """What is not ours stays; its absence here is what was asked for."""
@@ -332,22 +344,6 @@ def _os_errors() -> Iterator[None]:
         raise translate(error) from error
 
 
-def _keep(temporary: Path, target: Path) -> None:
-    if not target.exists():
-        temporary.chmod(0o444)
-        temporary.rename(target)
-        sync_folder(target.parent)
-
-
-def _ensure_content(path: Path, content: bytes) -> None:
-    try:
-        same = path.read_bytes() == content
-    except OSError:  # absent, or libvirt has given it to QEMU's user
-        same = False
-    if not same:
-        write_whole(path, content)
-
-
 @contextlib.contextmanager
 def _volume_may_be_missing() -> Iterator[None]:
     try:
@@ -355,35 +351,3 @@ def _volume_may_be_missing() -> Iterator[None]:
     except Permanent as error:
         if error.code != "volume_missing":
             raise
-
-
-def _size_of_volume(path: Path) -> int:
-    header = read_qcow2_header(path)
-    if header is None:
-        raise Permanent("operation_failed", "The volume is damaged.", internal=path.name)
-    return header.virtual_bytes
-
-
-def _size_and_sha256(path: Path) -> tuple[int, str]:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-        digest = hashlib.file_digest(file, "sha256")
-        return file.tell(), digest.hexdigest()
-
-
-def _virtual_bytes(image: Path) -> int:
-    try:
-        header = read_qcow2_header(image) if image.suffix == ".qcow2" else None
-        return header.virtual_bytes if header is not None else image.stat().st_size
-    except FileNotFoundError:
-        # the image step fetches it from another node
-        raise Transient("service_unavailable", "The image is not on this node yet.", internal=image.name) from None
-
-
-def _has_direct_io(folder: Path) -> bool:
-    with temporary_path(folder) as path:
-        try:
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_DIRECT | os.O_CLOEXEC, 0o600))
-        except OSError:
-            return False
-        return True

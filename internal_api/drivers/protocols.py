@@ -300,6 +300,10 @@ class Storage(Protocol):
 
     async def usage(self) -> PoolUsage: ...
 
+    async def check_room(self) -> None:
+        """Return when something can be written to the pool; raises Transient ``pool_full`` otherwise."""
+        ...
+
     async def import_image(
         self, chunks: AsyncIterator[bytes], *, format: str | None, checksum: str | None, max_bytes: int
     ) -> ImageFacts:

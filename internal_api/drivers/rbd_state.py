@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from internal_api.drivers.ceph_binding import rados, rbd
 from internal_api.drivers.ceph_connection import CephSettings, Session
@@ -23,19 +25,25 @@ def ping(session: Session) -> None:
 
 def is_full(session: Session) -> bool:
     """Whether the pool has reached its quota, or OSDs that it lies on are full."""
-    pools = session.command("osd pool ls", detail="detail")
-    flags = next(found["flags_names"] for found in pools if found["pool_name"] == session.pool_name)
-    return "full" in flags.split(",")
+    pools = {found["pool_name"]: found for found in session.command("osd pool ls", detail="detail")}
+    return "full" in _of(pools, session)["flags_names"].split(",")
 
 
 def usage(session: Session) -> PoolUsage:
     """As the pool's users see it: each byte once, however many OSDs have it."""
-    pools = session.command("df", detail="detail")["pools"]
-    stats = next(found["stats"] for found in pools if found["name"] == session.pool_name)
+    pools = {found["name"]: found for found in session.command("df", detail="detail")["pools"]}
+    stats = _of(pools, session)["stats"]
     used, free, quota = int(stats["stored"]), int(stats["max_avail"]), int(stats["quota_bytes"])
     if quota:
         free = min(free, max(quota - used, 0))
     return PoolUsage(used + free, used)
+
+
+def _of(pools: Mapping[str, Any], session: Session) -> Any:
+    found = pools.get(session.pool_name)
+    if found is None:
+        raise rados.ObjectNotFound(f"the cluster has no pool {session.pool_name}", errno=errno.ENOENT)
+    return found
 
 
 def names(pool: RbdPool) -> Sequence[str]:
@@ -52,7 +60,8 @@ def qemu_name(settings: CephSettings, image: str) -> str:
         "id": settings.user,
         "conf": str(settings.conf.absolute()),
         "keyring": str(settings.keyring.absolute()),
-        **settings.timeouts(),
+        # many large writes at once take their time
+        **settings.timeouts(2),
     }
     words = [f"{name}={_SPECIAL.sub(_ESCAPED, value)}" for name, value in options.items()]
     return ":".join([f"rbd:{settings.pool}/{image}", *words])

@@ -10,6 +10,7 @@ librbd is called in threads of an executor of its own, so that a cluster that ha
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import uuid
@@ -31,7 +32,7 @@ from internal_api.drivers import (
 )
 from internal_api.drivers.ceph_binding import rados
 from internal_api.drivers.ceph_connection import CephConnection, CephSettings, Session
-from internal_api.drivers.ceph_errors import CEPH_ERRORS, number_of, pool_full
+from internal_api.drivers.ceph_errors import CEPH_ERRORS, number_of, pool_full, unavailable
 from internal_api.drivers.executor import BlockingExecutor
 from internal_api.drivers.pool_files import check_sha256, looks_ours, remove_stale, temporary_path, translate
 from internal_api.drivers.protocols import DiskSource, ImageFacts, PoolUsage, SharedPool, StorageCapabilities
@@ -103,10 +104,13 @@ class RbdStorage:
     async def usage(self) -> PoolUsage:
         return await self._in_session(rbd_state.usage)
 
+    async def check_room(self) -> None:
+        await self._call(lambda _: None, needs_room=True)
+
     async def import_image(
         self, chunks: AsyncIterator[bytes], *, format: str | None, checksum: str | None, max_bytes: int
     ) -> ImageFacts:
-        await self._call(lambda _: None, needs_room=True)  # before all is received for nothing
+        await self.check_room()  # before all is received for nothing
         try:
             with temporary_path(self._staging) as staged:
                 facts = await image_intake.receive(
@@ -154,7 +158,7 @@ class RbdStorage:
         await self._change(name, lambda pool: rbd_removal.remove(pool, name), timeout_s=LONG_TIMEOUT_S)
 
     async def ensure_snapshot(self, volume: str, snapshot: str) -> None:
-        await self._change(volume, lambda pool: rbd_snapshots.ensure(pool, volume, snapshot))
+        await self._change(volume, lambda pool: rbd_snapshots.ensure(pool, volume, snapshot), needs_room=True)
 
     async def remove_snapshot(self, volume: str, snapshot: str) -> None:
         await self._change(volume, lambda pool: rbd_snapshots.remove(pool, volume, snapshot))
@@ -233,14 +237,27 @@ class RbdStorage:
             self._clean = False
 
     async def _fill(self, staged: Path, image_format: str, name: str) -> None:
+        """Bounded by the tool's own timeouts, but for a full pool, in which it would wait for room."""
+        target = rbd_state.qemu_name(self._settings, name)
+        filling = asyncio.create_task(qemu_img.fill(staged, image_format, target))
         try:
-            await qemu_img.fill(staged, image_format, rbd_state.qemu_name(self._settings, name))
+            while not (await asyncio.wait([filling], timeout=self._settings.timeout_s))[0]:
+                if await self._is_known_full():
+                    raise pool_full()
+            await filling
         except Transient as error:
-            if await self._in_session(rbd_state.is_full):
+            if error.code == "pool_full" or await self._is_known_full():
                 raise pool_full(error.internal) from error
-            raise Transient(
-                "storage_unavailable", "The storage cluster does not work.", internal=error.internal
-            ) from error
+            raise unavailable(error.internal or "") from error
+        finally:
+            filling.cancel()  # ends the tool
+            await asyncio.wait([filling])
+
+    async def _is_known_full(self) -> bool:
+        try:
+            return await self._in_session(rbd_state.is_full)
+        except Transient:  # the cluster can't tell now
+            return False
 
     async def _change(
         self,

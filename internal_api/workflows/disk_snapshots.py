@@ -44,6 +44,7 @@ async def take(host: Host, vm: Vm, disks: Disks, snapshot: str) -> str:
     What an earlier attempt has left of it is removed first: it was taken at another moment.
     """
     hypervisor = host.hypervisor
+    await host.storage.check_room()  # freezing writes, and a guest that can't write hangs
     running = await hypervisor.find_state(vm.uuid) is DomainState.RUNNING
     if running:  # whoever took a snapshot and died may have left the guest frozen
         await hypervisor.thaw(vm.uuid, _THAW_TIMEOUT_S)

@@ -341,29 +341,33 @@ async def delete_released(conn: Conn, vm_id: VmId, *, with_volumes: bool = False
 
     Volumes that go with their VM (or all, ``with_volumes``) are deleted, the others become available.
     """
-    row = await conn.fetchrow("select node, cpu, ram_mib, pool_id, disk_gib from vms where id = $1 for update", vm_id)
-    if row is None:
-        raise Conflict("vm_state", "The VM is gone already.")
-    await conn.execute("delete from snapshots where vm_id = $1", vm_id)
-    volumes_gib = await conn.fetchval(
-        """with gone as (
-               delete from volumes where vm_id = $1 and (delete_with_vm or status = 'creating' or $2)
-               returning size_gib),
-             kept as (
-               update volumes set vm_id = null, slot = null, delete_with_vm = false, status = 'available'
-                where vm_id = $1 and not (delete_with_vm or status = 'creating' or $2))
-           select coalesce(sum(size_gib), 0)::bigint from gone""",
+    # no lock is needed to read: whoever changes a VM or its volumes has an operation on it, and that is the caller.
+    # Then rows are locked in the same order as by claims.
+    row = await conn.fetchrow(
+        """select node, cpu, ram_mib, pool_id,
+                  disk_gib + (select coalesce(sum(size_gib), 0)::bigint from volumes
+                               where vm_id = v.id and (delete_with_vm or status = 'creating' or $2)) as disk_gib
+             from vms v where id = $1""",
         vm_id,
         with_volumes,
     )
+    if row is None:
+        raise Conflict("vm_state", "The VM is gone already.")
     await conn.execute(
         "update nodes set cpu_claimed = cpu_claimed - $2, ram_claimed_mib = ram_claimed_mib - $3 where name = $1",
         row["node"],
         row["cpu"],
         row["ram_mib"],
     )
-    await conn.execute(
-        "update pools set claimed_gib = claimed_gib - $2 where id = $1", row["pool_id"], row["disk_gib"] + volumes_gib
-    )
+    await conn.execute("update pools set claimed_gib = claimed_gib - $2 where id = $1", row["pool_id"], row["disk_gib"])
     await conn.execute("update addresses set vm_id = null, released_at = now() where vm_id = $1", vm_id)
+    await conn.execute("delete from snapshots where vm_id = $1", vm_id)
+    await conn.execute(
+        """with gone as (
+               delete from volumes where vm_id = $1 and (delete_with_vm or status = 'creating' or $2))
+           update volumes set vm_id = null, slot = null, delete_with_vm = false, status = 'available'
+            where vm_id = $1 and not (delete_with_vm or status = 'creating' or $2)""",
+        vm_id,
+        with_volumes,
+    )
     await conn.execute("delete from vms where id = $1", vm_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import Counter
 from typing import Any
 
@@ -186,6 +187,17 @@ async def test_what_the_state_forbids(api: Api) -> None:
     assert (await api.get(f"/volumes/{volume['id']}"))["vm"] == vm["id"]
 
 
+async def test_what_is_not_as_it_should_be(api: Api, database: Database) -> None:
+    vm, volume = await api.create(), await api.create_volume()
+    await database.execute("update vms set status = 'error' where id = $1", vm["id"])
+    assert_problem(await api.attach(volume, vm), 409, "vm_state")
+    await database.execute("update volumes set status = 'error' where id = $1", volume["id"])
+    assert_problem(await api.attach(volume, await api.create()), 409, "volume_state")
+    assert_problem(await api.resize(volume, 2), 409, "volume_state")
+    assert (await api.disk_claimed())[vm["node"]] in (1, 2)
+    assert (await api.http.delete(f"/volumes/{volume['id']}")).status_code == 204
+
+
 async def test_a_vm_has_eight_volumes_at_most(api: Api, fake_stack: FakeStack, database: Database) -> None:
     vm = await api.create()
     volumes = [await api.attached(vm) for _ in range(8)]
@@ -242,8 +254,10 @@ async def test_volumes_never_shrink(api: Api) -> None:
         assert "5 GiB" in problem["detail"]
         assert problem["errors"] == [{"field": "size_gib", "message": "must be at least 5"}]
         before = await api.get("/operations")
-        response = await api.resize(volume, 5)
-        assert (response.status_code, response.json()["size_gib"]) == (200, 5)
+        key = new_name("key")
+        for _ in range(2):
+            response = await api.resize(volume, 5, idempotency_key=key)
+            assert (response.status_code, response.json()["size_gib"]) == (200, 5)
         assert await api.get("/operations") == before, "nothing was left to do"
     assert (await api.disk_claimed())[vm["node"]] == 1 + 5
 
@@ -435,6 +449,21 @@ async def test_a_delete_is_tried_until_it_succeeds(api: Api, fake_stack: FakeSta
     assert (await api.disk_claimed())[vm["node"]] == 1
 
 
+async def test_a_delete_that_can_not_succeed_can_be_asked_for_again(api: Api, fake_stack: FakeStack) -> None:
+    vm = await api.create()
+    volume = await api.attached(vm)
+    assert (await api.detach(volume)).status_code == 200
+    with fake_stack.worlds[vm["node"]].fault("before-remove_volume", "permanent"):
+        problem = assert_problem(await api.http.delete(f"/volumes/{volume['id']}"), 500, "operation_failed")
+    assert (await api.get(f"/operations/{problem['operation']}"))["state"] == "stuck"
+    left = await api.get(f"/volumes/{volume['id']}")
+    assert (left["status"], left["error"]["code"]) == ("error", "operation_failed")
+    assert_problem(await api.attach(volume, vm), 409, "volume_state")
+    assert (await api.disk_claimed())[vm["node"]] == 1 + 1
+    assert (await api.http.delete(f"/volumes/{volume['id']}")).status_code == 204
+    assert (await api.disk_claimed())[vm["node"]] == 1
+
+
 @pytest.mark.parametrize("goes", [True, False])
 async def test_volumes_go_or_stay_when_their_vm_is_deleted(
     api: Api, fake_stack: FakeStack, database: Database, goes: bool
@@ -516,3 +545,56 @@ async def test_a_volume_of_a_node_that_is_away_waits_for_it(api: Api, fake_stack
         return (await api.create())["node"] == "hv1"
 
     await eventually(takes_vms)
+
+
+async def test_many_changes_at_once_leave_everything_exact(api: Api, fake_stack: FakeStack, database: Database) -> None:
+    chance = random.Random(1)
+    vms = [(await api.create())["id"] for _ in range(4)]
+    volumes = [(await api.create_volume())["id"] for _ in range(6)]
+    answers: list[httpx.Response] = []
+
+    async def change() -> None:
+        volume = {"id": chance.choice(volumes[-6:])}
+        vm = {"id": chance.choice(vms[-4:])}
+        match chance.randrange(10):
+            case 0 | 1 | 2 | 3:
+                answers.append(await api.attach(volume, vm, delete_with_vm=chance.random() < 0.3))
+            case 4 | 5 | 6:
+                answers.append(await api.detach(volume))
+            case 7:
+                answers.append(await api.resize(volume, chance.randrange(1, 9)))
+            case 8:
+                answers.append(await api.http.delete(f"/volumes/{volume['id']}"))
+                answers.append(await api.post_volume(size_gib=chance.randrange(1, 4)))
+                volumes.append(answers[-1].json()["id"])
+            case _:
+                answers.append(await api.http.delete(f"/vms/{vm['id']}"))
+                answers.append(await api.post_vm(volumes=[{"name": new_name("data"), "size_gib": 2}]))
+                vms.append(answers[-1].json()["id"])
+
+    async def several() -> None:
+        for _ in range(15):
+            await change()
+
+    await asyncio.gather(*(several() for _ in range(8)))
+    found = Counter((answer.status_code, "" if answer.is_success else answer.json()["code"]) for answer in answers)
+    assert {status for status, _ in found} <= {200, 201, 204, 404, 409, 422}, found
+    assert {code for status, code in found if status == 422} <= {"unknown_vm", "size_out_of_range"}, found
+    assert found[200, ""] > 15, found
+    rows = await database.fetch(
+        """select p.node, p.claimed_gib,
+                  (select coalesce(sum(disk_gib), 0) from vms where pool_id = p.id) as of_vms,
+                  (select coalesce(sum(size_gib), 0) from volumes where pool_id = p.id) as of_volumes from pools p"""
+    )
+    for row in rows:
+        assert row["claimed_gib"] == row["of_vms"] + row["of_volumes"]
+        here = await database.fetch(
+            """select x.uuid, x.size_gib from volumes x join pools p on p.id = x.pool_id where p.node = $1""",
+            row["node"],
+        )
+        world = fake_stack.worlds[row["node"]]
+        assert {f"{uuid}-data" for uuid, _ in here} == {one for one in world.names("volumes") if one.endswith("-data")}
+        drift = await api.http.post(f"/nodes/{row['node']}/drift/clean")
+        assert drift.json()["differences"] == []
+    for volume in await api.all("/volumes"):
+        assert volume["status"] == ("in_use" if volume["vm"] else "available")

@@ -192,8 +192,16 @@ async def test_an_unreachable_cluster_is_told_in_time_and_used_again(ceph: CephC
         assert away.value.code == "storage_unavailable"
         return time.monotonic() - began
 
+    large = name_of("data")
+    await storage.ensure_empty_volume(large, size_gib=1)
+    for offset in range(0, 400, 16):
+        pool.write(large, 1, offset * MIB, 16 * MIB)
+    await storage.ensure_snapshot(large, "s-1")
     late = RbdPool(ceph, tmp_path, node="late", timeout_s=SHORT_S)
+    at_work = asyncio.gather(*(refused(lambda: storage.capture_image(large, "s-1")) for _ in range(2)))
+    await eventually(lambda: asyncio.to_thread(pool.unfinished))
     with frozen(ceph):
+        assert max(await asyncio.wait_for(at_work, 30)) < 30
         took = await asyncio.gather(*(refused(call) for call in everything(storage, name)))
         assert max(took) < 4 * SHORT_S + 3  # two bounds and some, while 19 calls share 16 threads
         took = [await refused(call) for call in everything(storage, name)[:3]]

@@ -121,6 +121,7 @@ def rbd_stack(folder: Path, image: Path) -> Iterator[StackRun]:
             "TERRACE_DOMAIN_TYPE": "qemu",
             "TERRACE_NODE_CPU": "4",
             "TERRACE_NODE_RAM_MIB": "4096",
+            "TERRACE_NODE_DISK_GIB": "200",
             "TERRACE_STORAGE": "rbd",
             "TERRACE_CEPH_STORE": "memstore",
         }

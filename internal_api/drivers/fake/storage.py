@@ -79,6 +79,10 @@ class FakeStorage:
         async with self.faults.around("usage"):
             return PoolUsage(self.capacity_bytes, 0)
 
+    async def check_room(self) -> None:
+        async with self.faults.around("check_room"):
+            pass
+
     async def import_image(
         self, chunks: AsyncIterator[bytes], *, format: str | None, checksum: str | None, max_bytes: int
     ) -> ImageFacts:
