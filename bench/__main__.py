@@ -8,7 +8,7 @@ from pathlib import Path
 
 import uvloop
 
-from bench import guests, machine
+from bench import ceph_clones, ceph_guests, guests, machine
 from bench.control_plane import FULL, QUICK, ControlPlane
 from bench.report import Section
 from bench.stack import CHECKOUT, started
@@ -16,6 +16,8 @@ from bench.vms import import_image
 
 RESULTS = CHECKOUT / "bench" / "RESULTS.md"
 CONTROL_PLANE = ("memory", "creates", "reads", "scale")
+WITH_IMAGE = ("guests", "ceph")
+PARTS = (*CONTROL_PLANE, *WITH_IMAGE)
 TITLE = """\
 # How fast and how lean
 
@@ -26,9 +28,9 @@ internal node, PostgreSQL and Redis; two nodes of each tier, and the clients, sh
 
 def main() -> int:
     arguments = _arguments()
-    chosen = [name for name in (*CONTROL_PLANE, "guests") if name in (arguments.only or (*CONTROL_PLANE, "guests"))]
-    if arguments.no_qemu and "guests" in chosen:
-        chosen.remove("guests")
+    chosen = [name for name in PARTS if name in (arguments.only or PARTS)]
+    if arguments.no_qemu:
+        chosen = [name for name in chosen if name not in WITH_IMAGE]
     sections: list[Section] = []
     if any(name in CONTROL_PLANE for name in chosen):
         with started(arguments.scratch / "test", "test") as stack:
@@ -37,6 +39,8 @@ def main() -> int:
     if "guests" in chosen:
         with started(arguments.scratch / "qemu", "qemu", arguments.image) as stack:
             sections += _told(uvloop.run(guests.measure(stack, rounds=2 if arguments.quick else 7)))
+    if "ceph" in chosen:
+        sections += _ceph(arguments)
     facts = machine.describe()
     print(facts)
     if not (arguments.quick or arguments.only or arguments.no_qemu):
@@ -58,6 +62,15 @@ async def _control_plane(measures: ControlPlane, chosen: list[str]) -> list[Sect
     return sections
 
 
+def _ceph(arguments: argparse.Namespace) -> list[Section]:
+    with started(arguments.scratch / "ceph-test", "test", arguments.image, storage="rbd") as stack:
+        size = ceph_clones.QUICK if arguments.quick else ceph_clones.FULL
+        sections = _told(uvloop.run(ceph_clones.measure(stack, arguments.image, size)))
+    with started(arguments.scratch / "ceph-qemu", "qemu", arguments.image, storage="rbd") as stack:
+        rounds = 2 if arguments.quick else 7
+        return sections + _told(uvloop.run(ceph_guests.measure(stack, rounds)))
+
+
 def _told(sections: list[Section]) -> list[Section]:
     for section in sections:
         print(section, flush=True)
@@ -67,7 +80,7 @@ def _told(sections: list[Section]) -> list[Section]:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench/run")
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--only", nargs="+", choices=(*CONTROL_PLANE, "guests"), metavar="NAME")
+    parser.add_argument("--only", nargs="+", choices=PARTS, metavar="NAME")
     parser.add_argument("--no-qemu", action="store_true")
     parser.add_argument("--scratch", type=Path, required=True, help=argparse.SUPPRESS)
     parser.add_argument("--image", type=Path, required=True, help=argparse.SUPPRESS)

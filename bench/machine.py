@@ -27,6 +27,7 @@ def describe() -> str:
         "Redis": _version("redis-server", "--version"),
         "HAProxy": _version("haproxy", "-v"),
         "libvirt": _version("libvirtd", "--version"),
+        "Ceph": _version("ceph-osd", "--version"),
         "QEMU": _version("qemu-system-x86_64", "--version"),
     }
     return "\n".join(f"- {name}: {value}" for name, value in facts.items())

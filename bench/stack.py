@@ -39,9 +39,15 @@ class Stack:
 
 
 @contextmanager
-def started(var: Path, profile: str, image: Path | None = None) -> Iterator[Stack]:
+def started(var: Path, profile: str, image: Path | None = None, *, storage: str = "dir") -> Iterator[Stack]:
     """A stack under ``var`` that is gone, with its data, when the block ends. Raises StackError."""
-    environment = {"TERRACE_VAR": str(var), "TERRACE_PROFILE": profile, "TERRACE_DNS": "192.0.2.53"}
+    environment = {
+        "TERRACE_VAR": str(var),
+        "TERRACE_PROFILE": profile,
+        "TERRACE_STORAGE": storage,
+        "TERRACE_CEPH_STORE": "memstore",
+        "TERRACE_DNS": "192.0.2.53",
+    }
     if profile == "test":
         environment |= _BIG_NODES
     settings = StackSettings.load(CHECKOUT, environment)

@@ -11,7 +11,8 @@ from bench import load, processes
 from bench.load import Load
 from bench.stack import Stack
 
-_VM = {"ram_mib": 64, "disk_gib": 1}
+DISK_GIB = 1
+_VM = {"ram_mib": 64, "disk_gib": DISK_GIB}
 _names = itertools.count(1)
 
 
@@ -28,9 +29,10 @@ class Cost:
         return sum(self.cpu_ms.values())
 
 
-async def _measured(
+async def measured(
     stack: Stack, requests: Iterator[bytes], clients: int, most_s: float, found: list[bytes] | None = None
 ) -> Cost:
+    """The answers' bodies go to ``found``."""
     roots = stack.roots()
     before = processes.cpu_seconds(roots)
     made = await load.run(
@@ -45,7 +47,7 @@ async def create(stack: Stack, number: int, *, clients: int, most_s: float = 120
     bodies = (json.dumps({"name": f"bench-{next(_names)}", **_VM}).encode() for _ in range(number))
     requests = (stack.endpoint.request("POST", "/api/v1/vms", body) for body in bodies)
     answers: list[bytes] = []
-    cost = await _measured(stack, requests, clients, most_s, answers)
+    cost = await measured(stack, requests, clients, most_s, answers)
     cost.load.expect(201)
     return cost, [json.loads(answer)["id"] for answer in answers]
 
@@ -53,7 +55,7 @@ async def create(stack: Stack, number: int, *, clients: int, most_s: float = 120
 async def delete(stack: Stack, ids: list[int], *, clients: int) -> Cost:
     """Delete VMs, each awaited until it is gone."""
     requests = (stack.endpoint.request("DELETE", f"/api/v1/vms/{vm_id}") for vm_id in ids)
-    cost = await _measured(stack, requests, clients, 300.0)
+    cost = await measured(stack, requests, clients, 300.0)
     cost.load.expect(204)
     return cost
 
@@ -61,7 +63,7 @@ async def delete(stack: Stack, ids: list[int], *, clients: int) -> Cost:
 async def get(stack: Stack, ids: list[int], number: int, *, clients: int) -> Cost:
     """Read single VMs, in turn."""
     requests = (stack.endpoint.request("GET", f"/api/v1/vms/{vm_id}") for vm_id in itertools.cycle(ids))
-    cost = await _measured(stack, itertools.islice(requests, number), clients, 30.0)
+    cost = await measured(stack, itertools.islice(requests, number), clients, 30.0)
     cost.load.expect(200)
     return cost
 
@@ -69,7 +71,7 @@ async def get(stack: Stack, ids: list[int], number: int, *, clients: int) -> Cos
 async def list_page(stack: Stack, number: int, *, clients: int) -> Cost:
     """Read the first hundred VMs, again and again."""
     request = stack.endpoint.request("GET", "/api/v1/vms?limit=100")
-    cost = await _measured(stack, itertools.repeat(request, number), clients, 30.0)
+    cost = await measured(stack, itertools.repeat(request, number), clients, 30.0)
     cost.load.expect(200)
     return cost
 

@@ -22,6 +22,7 @@ from terrace.store import idempotency, images, networks, nodes, operations, ssh_
 from terrace.store.images import Image
 from terrace.store.networks import Network
 from terrace.store.operations import NewOperation, Operation
+from terrace.store.vms import NewVm, Vm
 from terrace.store.volumes import NewVolume
 from terrace.types import Identity, VmId, find_id
 
@@ -33,6 +34,7 @@ class Claimed:
     operation: Operation
     vm_id: VmId
     repeated: bool
+    vm: Vm | None = None
 
 
 async def claim_vm(host: Host, who: Identity, body: VmCreate, key: idempotency.Key, request_id: str) -> Claimed:
@@ -50,13 +52,16 @@ async def claim_vm(host: Host, who: Identity, body: VmCreate, key: idempotency.K
         return await _claim(conn, host, who, body, key, request_id)
 
     try:
-        return await in_transaction(host.pool, work)
+        claimed = await in_transaction(host.pool, work)
     except asyncpg.UniqueViolationError as exc:
         if exc.constraint_name == "vms_project_id_name_key":
             raise Conflict("name_taken", f"A VM named {body.name} exists in this project.") from None
         if exc.constraint_name == "volumes_project_id_name_key":
             raise Conflict("name_taken", "A volume of one of these names exists in this project.") from None
         raise
+    if claimed.vm is not None:
+        host.claimed[claimed.vm_id] = claimed.vm
+    return claimed
 
 
 async def _claim(
@@ -73,31 +78,11 @@ async def _claim(
         if has_cpu_and_ram:
             raise Refused("disk")
         raise Refused(await nodes.why_refused(conn, host.node, host.incarnation, body.cpu, body.ram_mib))
-    inserted = await vms.insert_with_address(
-        conn,
-        vms.NewVm(
-            uuid=uuid.uuid4(),
-            project_id=who.project_id,
-            name=body.name,
-            cpu=body.cpu,
-            ram_mib=body.ram_mib,
-            disk_gib=body.disk_gib,
-            image_id=image.id,
-            ssh_keys=keys,
-            password_hash=body.password_hash,
-            files=[file.model_dump() for file in body.files],
-            user_data=body.user_data,
-            labels=body.labels,
-            network_id=network.id,
-            mac=new_mac(),
-            pool_id=host.pool_id,
-            node=host.node,
-        ),
-        network.subnet_id,
-    )
+    new = _new_vm(host, who, body, image, network, keys)
+    inserted = await vms.insert_with_address(conn, new, network.subnet_id)
     if inserted is None:
         raise TerraceError("no_address", f"Network {network.name} has no free address.")
-    vm_id, _ = inserted
+    vm_id, ip = inserted
     if body.volumes:
         await volumes.insert(conn, [_new_volume(host, who, body, vm_id, index) for index in range(len(body.volumes))])
     operation = await operations.insert(
@@ -116,7 +101,66 @@ async def _claim(
         ),
     )
     await idempotency.settle(conn, key, operation_id=operation.id)
-    return Claimed(operation, vm_id, repeated=False)
+    # one with volumes is read back as a whole
+    vm = None if body.volumes else _inserted_vm(new, vm_id, ip, image, network)
+    return Claimed(operation, vm_id, repeated=False, vm=vm)
+
+
+def _new_vm(host: Host, who: Identity, body: VmCreate, image: Image, network: Network, keys: list[str]) -> NewVm:
+    return NewVm(
+        uuid=uuid.uuid4(),
+        project_id=who.project_id,
+        name=body.name,
+        cpu=body.cpu,
+        ram_mib=body.ram_mib,
+        disk_gib=body.disk_gib,
+        image_id=image.id,
+        ssh_keys=keys,
+        password_hash=body.password_hash,
+        files=[file.model_dump() for file in body.files],
+        user_data=body.user_data,
+        labels=body.labels,
+        network_id=network.id,
+        mac=new_mac(),
+        pool_id=host.pool_id,
+        node=host.node,
+    )
+
+
+def _inserted_vm(new: NewVm, vm_id: VmId, ip: str | None, image: Image, network: Network) -> Vm:
+    """The row as :func:`terrace.store.vms.find` would read it back."""
+    assert image.sha256 is not None
+    assert image.format is not None
+    return Vm(
+        id=vm_id,
+        uuid=new.uuid,
+        project_id=new.project_id,
+        name=new.name,
+        cpu=new.cpu,
+        ram_mib=new.ram_mib,
+        disk_gib=new.disk_gib,
+        image_id=new.image_id,
+        image_sha256=image.sha256,
+        image_format=image.format,
+        ssh_keys=new.ssh_keys,
+        password_hash=new.password_hash,
+        files=new.files,
+        user_data=new.user_data,
+        network_id=new.network_id,
+        bridge=network.bridge,
+        dhcp=network.dhcp,
+        cidr=network.cidr,
+        gateway=network.gateway,
+        dns=network.dns,
+        mac=new.mac,
+        ip=ip,
+        pool_id=new.pool_id,
+        node=new.node,
+        epoch=1,
+        desired="running",
+        status="creating",
+        volumes=[],
+    )
 
 
 def _new_volume(host: Host, who: Identity, body: VmCreate, vm_id: VmId, index: int) -> NewVolume:

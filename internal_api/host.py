@@ -66,6 +66,7 @@ class Host:
     signals: Signals = field(default_factory=Signals)
     image_locks: dict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
     vm_of_domain: dict[UUID, VmId] = field(default_factory=dict)
+    claimed: dict[VmId, Vm] = field(default_factory=dict)  # just inserted here: their first load needs no query
     pool_known: bool = False  # whether the hypervisor knows how to reach the storage's pool
     going_down: bool = False
 

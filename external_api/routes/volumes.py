@@ -55,9 +55,7 @@ async def list_(
     edge: ThisEdge,
     limit: Limit = 100,
     cursor: Cursor = None,
-    vm: str | None = Query(
-        default=None, pattern="^[a-z0-9-]{1,63}$", description="Attached to this VM, by id or name"
-    ),
+    vm: str | None = Query(default=None, pattern="^[a-z0-9-]{1,63}$", description="Attached to this VM, by id or name"),
     status: _Status | None = Query(default=None, description="In this state"),
 ) -> Response:
     """A page of the project's volumes by ascending id."""

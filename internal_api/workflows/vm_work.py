@@ -31,8 +31,10 @@ def loader(host: Host) -> Callable[[Operation], Awaitable[VmWork]]:
 
     async def load(op: Operation) -> VmWork:
         assert op.vm_id is not None
-        async with host.pool.acquire() as conn:
-            vm = await vms.find(conn, op.vm_id)
+        vm = host.claimed.pop(op.vm_id, None)
+        if vm is None:
+            async with host.pool.acquire() as conn:
+                vm = await vms.find(conn, op.vm_id)
         if vm is None:
             raise NotFound("VM", op.vm_id)
         host.vm_of_domain[vm.uuid] = vm.id

@@ -138,16 +138,15 @@ def _internal(settings: StackSettings, index: int, code: str) -> Member:
 
 
 def _drivers(settings: StackSettings, node: str) -> dict[str, str]:
-    match settings.profile:
-        case "qemu":
-            uri = hypervisor.uri(settings.layout, node)
-            disks = ceph_stack.environment(settings) if settings.storage == "rbd" else {"STORAGE": "dir"}
-            return {"HYPERVISOR": "libvirt", "LIBVIRT_URI": uri, "NETWORK": "bridge", **disks}
-        case "test":
-            uri = "test:///default"
-            return {"HYPERVISOR": "libvirt", "LIBVIRT_URI": uri, "STORAGE": "fake", "NETWORK": "none"}
-        case _:
-            return {"HYPERVISOR": "fake", "STORAGE": "fake", "NETWORK": "none"}
+    real = settings.profile == "qemu"
+    if settings.storage == "rbd":
+        disks = ceph_stack.environment(settings)
+    else:
+        disks = {"STORAGE": "dir" if real else "fake"}
+    if settings.profile == "fake":
+        return {"HYPERVISOR": "fake", "NETWORK": "none", **disks}
+    uri = hypervisor.uri(settings.layout, node) if real else "test:///default"
+    return {"HYPERVISOR": "libvirt", "LIBVIRT_URI": uri, "NETWORK": "bridge" if real else "none", **disks}
 
 
 def _external(settings: StackSettings, index: int, code: str) -> Member:

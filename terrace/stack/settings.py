@@ -46,9 +46,10 @@ TIED_TO_DATA = ("profile", "bridge", "subnet", "storage")
 class StackSettings:
     """One stack. `None` capacities are detected when the stack starts and kept from then on.
 
-    `profile`: `qemu` runs real guests; `test` uses libvirt's test driver with fake storage and no network;
-    `fake` has a hypervisor of files only. `storage`: where the disks of profile `qemu` lie: `dir` is a directory
-    of each node, `rbd` a Ceph cluster that all share, which keeps them as `ceph_store` says.
+    `profile`: `qemu` runs real guests; `test` uses libvirt's test driver, which has no guests and no network;
+    `fake` has a hypervisor of files only. `storage`: where disks lie: `rbd` is a Ceph cluster that all nodes
+    share, which keeps them as `ceph_store` says; `dir` is a directory of each node with profile `qemu`, and
+    with the other profiles storage that only pretends.
     Each field is read from TERRACE_<NAME>.
     """
 
@@ -83,8 +84,8 @@ class StackSettings:
         var = read.directory("TERRACE_VAR", var_text) if var_text else checkout / "var"
         kept = cls(checkout=checkout, var=var)._with(_read_file(Layout(var).settings_file))
         chosen = kept._with({name: environ[key] for name in READERS if (key := f"TERRACE_{name.upper()}") in environ})
-        if chosen.storage != "dir" and chosen.profile != "qemu":
-            raise SettingsError(f"TERRACE_STORAGE is only for TERRACE_PROFILE=qemu: {chosen.profile} has fake disks.")
+        if chosen.storage != "dir" and chosen.profile == "fake":
+            raise SettingsError("TERRACE_STORAGE is only for TERRACE_PROFILE=qemu or test: fake has fake disks.")
         if Layout(var).cluster.exists():
             chosen._refuse_other_data(kept)
         return chosen

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from support.api import Api, new_name
+from support.fake_disks import root_of
 from support.fake_stack import FakeStack
 from support.polling import eventually
 from support.problems import assert_problem
@@ -35,23 +36,9 @@ async def capture(api: Api, vm: Any, name: str = "", *, headers: Any = None, **f
     return await api.http.post("/images", json=body, headers=headers)
 
 
-async def root_of(database: Database, vm: dict[str, Any]) -> str:
-    return f"{await database.fetchval('select uuid from vms where id = $1', vm['id'])}-root"
-
-
-async def write(stack: FakeStack, database: Database, vm: dict[str, Any], content: str) -> None:
-    """What the guest writes to its system disk."""
-    world, name = stack.worlds[vm["node"]], await root_of(database, vm)
-    world.write("volumes", name, world.read("volumes", name) | {"content": content})
-
-
-async def content_of(stack: FakeStack, database: Database, vm: dict[str, Any]) -> str:
-    return str(stack.worlds[vm["node"]].read("volumes", await root_of(database, vm))["content"])
-
-
 async def test_an_image_of_a_running_vm(api: Api, fake_stack: FakeStack, database: Database) -> None:
     vm = await api.create(disk_gib=3)
-    await write(fake_stack, database, vm, "as it is now")
+    (await root_of(fake_stack, database, vm)).write("as it is now")
     response = await capture(api, vm, "mine")
     assert response.status_code == 201, response.text
     image = response.json()
@@ -62,13 +49,12 @@ async def test_an_image_of_a_running_vm(api: Api, fake_stack: FakeStack, databas
     op = await api.get(f"/operations/{image['operation']}")
     assert (op["kind"], op["state"], op["vm"], op["image"]) == ("image_capture", "succeeded", vm["id"], image["id"])
     assert op["result"]["consistency"] == "crash"
-    world = fake_stack.worlds[vm["node"]]
-    assert world.read("volumes", await root_of(database, vm))["snapshots"] == {}, "its own snapshot is gone"
+    assert (await root_of(fake_stack, database, vm)).facts["snapshots"] == {}, "its own snapshot is gone"
     assert await api.get("/snapshots") == []
     assert (await api.get(f"/vms/{vm['id']}"))["status"] == "running"
     assert_problem(await api.post_vm(image="mine", disk_gib=2), 422, "size_out_of_range")
     copy = await api.create_on(vm["node"], image="mine", disk_gib=3)
-    assert await content_of(fake_stack, database, copy) == "as it is now"
+    assert (await root_of(fake_stack, database, copy)).content == "as it is now"
     assert_problem(await api.http.delete("/images/mine"), 409, "image_in_use")
     other = await api.create_on({"hv1": "hv2", "hv2": "hv1"}[vm["node"]], image="mine", disk_gib=3)
     assert other["image"] == "mine", "the other node has fetched it"
@@ -76,14 +62,14 @@ async def test_an_image_of_a_running_vm(api: Api, fake_stack: FakeStack, databas
 
 async def test_an_image_of_a_snapshot(api: Api, fake_stack: FakeStack, database: Database) -> None:
     vm = await api.create()
-    await write(fake_stack, database, vm, "then")
+    (await root_of(fake_stack, database, vm)).write("then")
     snapshot = await api.snapshot(vm, "before")
-    await write(fake_stack, database, vm, "now")
+    (await root_of(fake_stack, database, vm)).write("now")
     for ref in ("before", str(snapshot["id"])):
         response = await capture(api, vm, snapshot=ref)
         assert response.status_code == 201, response.text
     copy = await api.create_on(vm["node"], image=response.json()["name"])
-    assert await content_of(fake_stack, database, copy) == "then"
+    assert (await root_of(fake_stack, database, copy)).content == "then"
     assert await api.get("/snapshots") == [snapshot], "it stays"
     assert (await api.http.delete(f"/vms/{vm['id']}")).status_code == 204, "the image depends on nothing"
     assert (await api.create(image=response.json()["name"]))["status"] == "running"
@@ -173,7 +159,7 @@ async def test_a_copy_that_fails_is_undone(api: Api, fake_stack: FakeStack, data
     assert (await api.get(f"/operations/{problem['operation']}"))["state"] == "failed"
     assert_problem(await api.http.get("/images/mine"), 404, "not_found")
     assert world.names("images") == images
-    assert world.read("volumes", await root_of(database, vm))["snapshots"] == {}
+    assert (await root_of(fake_stack, database, vm)).facts["snapshots"] == {}
     assert (await capture(api, vm, "mine", headers=headers)).status_code == 201, "the key is free again"
 
 
@@ -189,7 +175,7 @@ async def test_a_repeated_request_is_one_image(api: Api) -> None:
 
 async def test_two_copies_of_the_same_bytes(api: Api, fake_stack: FakeStack, database: Database) -> None:
     vm, name = await api.create(), new_name("image")
-    await write(fake_stack, database, vm, name)
+    (await root_of(fake_stack, database, vm)).write(name)
     first, second = [(await capture(api, vm)).json() for _ in range(2)]
     assert first["checksum"] == second["checksum"]
     assert (await api.http.delete(f"/images/{first['id']}")).status_code == 204

@@ -10,43 +10,12 @@ from typing import Any
 import httpx
 import pytest
 from support.api import Api, new_name
-from support.fake_stack import FakeStack, World
+from support.fake_disks import data_of, root_of
+from support.fake_stack import FakeStack
 from support.problems import assert_problem
 
 Database = Any  # asyncpg.Connection is generic in its stubs only
 KEYS = {"id", "name", "status", "consistency", "vm", "vm_name", "disks", "created_at", "operation"}
-
-
-class Disk:
-    """A disk in its pool, as its guest reads and writes it."""
-
-    def __init__(self, world: World, name: str) -> None:
-        self._world = world
-        self._name = name
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        return self._world.read("volumes", self._name)
-
-    @property
-    def content(self) -> str:
-        return str(self.facts["content"])
-
-    def write(self, content: str) -> None:
-        self._world.write("volumes", self._name, self.facts | {"content": content})
-
-    def forget_snapshots(self) -> None:
-        self._world.write("volumes", self._name, self.facts | {"snapshots": {}})
-
-
-async def root_of(stack: FakeStack, database: Database, vm: dict[str, Any]) -> Disk:
-    uuid = await database.fetchval("select uuid from vms where id = $1", vm["id"])
-    return Disk(stack.worlds[vm["node"]], f"{uuid}-root")
-
-
-async def data_of(stack: FakeStack, database: Database, volume: dict[str, Any]) -> Disk:
-    uuid = await database.fetchval("select uuid from volumes where id = $1", volume["id"])
-    return Disk(stack.worlds[volume["node"]], f"{uuid}-data")
 
 
 async def test_a_snapshot_from_its_create_to_its_delete(api: Api, fake_stack: FakeStack, database: Database) -> None:

@@ -276,6 +276,20 @@ async def test_a_deadlock_is_tried_again(site: Site) -> None:
     assert host.node == "hv1"
 
 
+async def test_the_worker_is_handed_what_it_would_read(site: Site) -> None:
+    host = await site.add("hv1")
+    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f me"
+    files = [{"path": "/etc/motd", "content": "hello", "mode": "0600"}]
+    full = await site.claim(1, ssh_keys=[key], files=files, user_data="#!/bin/sh\n", labels={"a": "b"})
+    plain = await site.claim(2)
+    for claimed in (full, plain):
+        assert host.claimed[claimed.vm_id] == await vms.find(site.conn, claimed.vm_id)
+    with_volume = await site.claim(3, volumes=[{"name": "data", "size_gib": 1}])
+    assert with_volume.vm_id not in host.claimed
+    repeated = await site.claim(2)
+    assert repeated.vm is None
+
+
 async def test_macs_are_local_unicast(site: Site) -> None:
     await site.add("hv1")
     await site.claim(1)

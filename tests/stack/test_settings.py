@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from terrace.stack import services
 from terrace.stack.errors import SettingsError
 from terrace.stack.settings import StackSettings
 
@@ -46,6 +47,22 @@ def test_what_the_data_depends_on_can_not_change_under_it(tmp_path: Path, name: 
     settings.save()
     with pytest.raises(SettingsError, match=f"TERRACE_{name.upper()} is .*scripts/down --purge"):
         load(tmp_path, **{name: other})
+
+
+@pytest.mark.parametrize("profile", ["qemu", "test"])
+def test_disks_on_ceph_need_no_real_guests(tmp_path: Path, profile: str) -> None:
+    settings = load(tmp_path, storage="rbd", profile=profile)
+    settings.layout.secrets.mkdir(parents=True)
+    (settings.layout.secrets / "redis.password").touch()
+    (node,) = (member for member in services.members(settings) if member.name == "internal1")
+    assert node.env["TERRACE_STORAGE"] == "rbd"
+    assert node.env["TERRACE_CEPH_CONF"] == str(settings.layout.ceph / "ceph.conf")
+    assert node.env["TERRACE_LIBVIRT_URI"].startswith(profile)
+
+
+def test_fake_hypervisors_have_fake_disks_only(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="^TERRACE_STORAGE is only for TERRACE_PROFILE=qemu or test"):
+        load(tmp_path, storage="rbd", profile="fake")
 
 
 @pytest.mark.parametrize(
