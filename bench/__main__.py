@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import uvloop
 
-from bench import ceph_clones, ceph_guests, guests, machine
+from bench import guests, machine
 from bench.control_plane import FULL, QUICK, ControlPlane
 from bench.report import Section
 from bench.stack import CHECKOUT, started
@@ -31,6 +32,8 @@ def main() -> int:
     chosen = [name for name in PARTS if name in (arguments.only or PARTS)]
     if arguments.no_qemu:
         chosen = [name for name in chosen if name not in WITH_IMAGE]
+    if "ceph" in chosen and find_spec("rbd") is None:
+        sys.exit("The part ceph needs Ceph's packages and bindings: scripts/up --storage rbd installs them.")
     sections: list[Section] = []
     if any(name in CONTROL_PLANE for name in chosen):
         with started(arguments.scratch / "test", "test") as stack:
@@ -63,6 +66,8 @@ async def _control_plane(measures: ControlPlane, chosen: list[str]) -> list[Sect
 
 
 def _ceph(arguments: argparse.Namespace) -> list[Section]:
+    from bench import ceph_clones, ceph_guests  # the other parts need no Ceph
+
     with started(arguments.scratch / "ceph-test", "test", arguments.image, storage="rbd") as stack:
         size = ceph_clones.QUICK if arguments.quick else ceph_clones.FULL
         sections = _told(uvloop.run(ceph_clones.measure(stack, arguments.image, size)))

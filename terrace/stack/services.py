@@ -139,10 +139,7 @@ def _internal(settings: StackSettings, index: int, code: str) -> Member:
 
 def _drivers(settings: StackSettings, node: str) -> dict[str, str]:
     real = settings.profile == "qemu"
-    if settings.storage == "rbd":
-        disks = ceph_stack.environment(settings)
-    else:
-        disks = {"STORAGE": "dir" if real else "fake"}
+    disks = ceph_stack.environment(settings) if settings.storage == "rbd" else {"STORAGE": "dir" if real else "fake"}
     if settings.profile == "fake":
         return {"HYPERVISOR": "fake", "NETWORK": "none", **disks}
     uri = hypervisor.uri(settings.layout, node) if real else "test:///default"

@@ -61,7 +61,7 @@ def test_disks_on_ceph_need_no_real_guests(tmp_path: Path, profile: str) -> None
 
 
 def test_fake_hypervisors_have_fake_disks_only(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="^TERRACE_STORAGE is only for TERRACE_PROFILE=qemu or test"):
+    with pytest.raises(SettingsError, match=r"^TERRACE_STORAGE is only for TERRACE_PROFILE=qemu or test: "):
         load(tmp_path, storage="rbd", profile="fake")
 
 
