@@ -90,11 +90,16 @@ async def begin_delete(host: Host, who: Identity, ref: str, key: idempotency.Key
 
 
 async def begin_own_start(host: Host, vm: OwnedVm) -> Operation | None:
-    """Begin to start a VM because its node has come up; None when an operation is live already."""
+    """Begin to start a VM because its node has come up; None when that is not wanted, or an operation is live.
+
+    A VM that an operation has given up is not started: its disks may be half-way between two contents.
+    """
 
     async def work(conn: Conn) -> Operation | None:
         locked = await vms.lock(conn, vm.project_id, vm.id)
-        if locked is None or locked.desired != "running" or await operations.find_live_of_vm(conn, vm.id):
+        if locked is None or locked.desired != "running" or locked.status == VmStatus.ERROR:
+            return None
+        if await operations.find_live_of_vm(conn, vm.id) is not None:
             return None
         new = _new(host, locked, "vm_start", None, "node-start", None, during=VmStatus.STARTING, desired="running")
         return await operations.insert(conn, new)

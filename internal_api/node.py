@@ -219,8 +219,8 @@ async def register(settings: InternalSettings, pool: db.Pool, storage: Storage) 
         elsewhere = await nodes.use_pool(conn, settings.node_name, pool_id)
         if elsewhere:
             raise SystemExit(
-                f"{elsewhere} VMs of node {settings.node_name} lie in another pool than TERRACE_STORAGE="
-                f"{settings.storage} means: set it back, or delete these VMs first"
+                f"{elsewhere} VMs or volumes of node {settings.node_name} lie in another pool than TERRACE_STORAGE="
+                f"{settings.storage} means: set it back, or delete them first"
             )
     return incarnation, pool_id
 

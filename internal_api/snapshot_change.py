@@ -17,7 +17,7 @@ from terrace.api.image import ImageCreate
 from terrace.api.snapshot import SnapshotCreate, SnapshotRestore
 from terrace.db import Conn, in_transaction
 from terrace.errors import Conflict, NotFound, TerraceError
-from terrace.store import idempotency, images, operations, snapshots, vms
+from terrace.store import idempotency, images, operations, snapshots, vms, volumes
 from terrace.store.operations import NewOperation, Operation
 from terrace.store.snapshots import Snapshot
 from terrace.store.vms import Vm
@@ -43,7 +43,9 @@ async def begin_create(host: Host, caller: Caller, vm_ref: str, body: SnapshotCr
         await change.refuse_if_busy(conn, vm)
         _refuse_if_unsteady(vm, "be snapshotted")
         disks: dict[VolumeId | None, int] = {None: vm.disk_gib}
-        disks.update({volume.id: volume.size_gib for volume in vm.volumes})
+        # read again: the VM's lock may have been waited for while a volume was unplugged
+        for volume_id, size_gib in (await volumes.list_sizes(conn, vm.id)).items():
+            disks[volume_id] = size_gib
         snapshot_id = await snapshots.insert(conn, uuid.uuid4(), caller.identity.project_id, vm.id, body.name, disks)
         return await _begin(conn, host, caller, vm, "snapshot_create", snapshot_id=snapshot_id)
 
@@ -105,7 +107,7 @@ async def begin_capture(host: Host, caller: Caller, body: ImageCreate) -> Begun:
         params: dict[str, Any] = {"snapshot": str(uuid.uuid4()), "temporary": True}
         if body.snapshot is not None:
             number = find_id(body.snapshot)
-            snapshot = await snapshots.find(conn, vm.id, body.snapshot if number is None else number)
+            snapshot = await snapshots.lock(conn, vm.id, body.snapshot if number is None else number)
             if snapshot is None:
                 raise TerraceError(
                     "unknown_snapshot",
@@ -152,7 +154,7 @@ async def _join(conn: Conn, caller: Caller, live: Operation) -> Begun:
 
 async def _found(conn: Conn, vm: Vm, ref: str) -> Snapshot:
     number = find_id(ref)
-    snapshot = await snapshots.find(conn, vm.id, ref if number is None else number)
+    snapshot = await snapshots.lock(conn, vm.id, ref if number is None else number)
     if snapshot is None:
         raise NotFound("snapshot", ref)
     return snapshot

@@ -81,8 +81,9 @@ async def begin_delete(host: Host, caller: Caller, ref: str) -> Begun:
         _refuse_if_busy(volume, live)
         if volume.vm_id is not None:
             raise Conflict("volume_in_use", f"Volume {volume.name} is attached to VM {volume.vm_id}. Detach it first.")
+        await _refuse_if_in_snapshots(conn, volume)
         await volumes.set_status(conn, volume.id, "deleting")
-        return await _begin(conn, host, caller, "volume_delete", volume.id, volume.node or host.node)
+        return await _begin(conn, host, caller, "volume_delete", volume.id, await _worker_of(conn, host, volume))
 
     return await in_transaction(host.pool, work)
 
@@ -143,13 +144,12 @@ async def begin_detach(host: Host, caller: Caller, ref: str) -> Begun:
         if vm is None:
             raise Conflict("volume_state", f"Volume {volume.name} is not attached to any VM.")
         await change.refuse_if_busy(conn, vm)
-        taken = await snapshots.list_names_with_volume(conn, volume.id)
-        if taken:
-            which = f"snapshot {taken[0]}" if len(taken) == 1 else f"{len(taken)} snapshots ({taken[0]}, …)"
+        if volume.status not in ("in_use", "error") or vm.desired == "deleted":
+            # what was given up half-way may not be stored at all: it goes with its VM
             raise Conflict(
-                "volume_in_use",
-                f"Volume {volume.name} is part of {which} of VM {vm.name}. Delete what it is part of first.",
+                "volume_state", f"Volume {volume.name} is {volume.status}, and its VM {vm.status}. Delete the VM."
             )
+        await _refuse_if_in_snapshots(conn, volume)
         await volumes.set_status(conn, volume.id, "detaching")
         return await _begin_on_vm(conn, host, caller, "volume_detach", volume.id, vm, {})
 
@@ -187,7 +187,7 @@ async def begin_resize(host: Host, caller: Caller, ref: str, size_gib: int) -> B
             return Begun(volume.id, None)
         params = {"size_gib": size_gib}
         if vm is None:
-            node = volume.node or host.node
+            node = await _worker_of(conn, host, volume)
             return await _begin(conn, host, caller, "volume_resize", volume.id, node, params)
         await change.refuse_if_busy(conn, vm)
         return await _begin_on_vm(conn, host, caller, "volume_resize", volume.id, vm, params)
@@ -233,6 +233,25 @@ async def _locked_with_vm(conn: Conn, caller: Caller, ref: str) -> tuple[Volume,
     if volume.vm_id != (vm.id if vm is not None else None):
         raise Conflict("volume_busy", "The volume is being attached or detached by another request. Try again.")
     return volume, vm
+
+
+async def _refuse_if_in_snapshots(conn: Conn, volume: Volume) -> None:
+    taken = await snapshots.list_names_with_volume(conn, volume.id)
+    if taken:
+        which = f"snapshot {taken[0]}" if len(taken) == 1 else f"{len(taken)} snapshots ({taken[0]}, …)"
+        raise Conflict(
+            "volume_in_use", f"Volume {volume.name} is part of {which} of its VM. Delete what it is part of first."
+        )
+
+
+async def _worker_of(conn: Conn, host: Host, volume: Volume) -> str:
+    """The node that works on a volume which no VM has: one that uses its pool."""
+    if volume.pool_id in (None, host.pool_id):
+        return host.node
+    node = volume.node or await nodes.find_using_pool(conn, volume.pool_id)
+    if node is None:
+        raise TerraceError("storage_unavailable", f"No node that reaches volume {volume.name} is up.")
+    return node
 
 
 def _refuse_if_busy(volume: Volume, live: Operation | None) -> None:

@@ -12,6 +12,7 @@ import math
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,10 @@ from internal_api.drivers.ceph_binding import rados
 from internal_api.drivers.ceph_errors import CEPH_ERRORS, is_lost, translate, translated, unavailable
 from internal_api.drivers.ceph_monitors import monitors_of_conf, monitors_of_map
 from terrace import log
-from terrace.errors import Permanent, TerraceError, Transient
+from terrace.errors import Permanent, Transient
 
 _log = log.get(__name__)
+FENCED_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,22 +57,29 @@ class CephSettings:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class Session:
-    """A connection that was made."""
+    """A connection that was made. It ends when it is retired and nobody uses it any more."""
 
     cluster: Any
     pool: Any  # an I/O context
     pool_name: str
     client_id: int  # as the watchers of an image name it
+    address: str  # of this one client
+    users: int = 0
+    retired: bool = False
 
-    def command(self, prefix: str, **arguments: Any) -> Any:
-        """What the monitors answer to a command that only reads; raises librados' errors."""
+    def ask(self, prefix: str, **arguments: Any) -> Any:
+        """What the monitors answer to a command; raises librados' errors."""
+        return json.loads(self.tell(prefix, **arguments))
+
+    def tell(self, prefix: str, **arguments: Any) -> bytes:
+        """Give the monitors a command."""
         words = json.dumps({"prefix": prefix, "format": "json", **arguments})
         status, answer, message = self.cluster.mon_command(words, b"")
         if status != 0:
             raise rados.OSError(f"{prefix}: {message}", errno=-status)
-        return json.loads(answer)
+        return bytes(answer)
 
 
 class CephConnection:
@@ -79,7 +88,9 @@ class CephConnection:
     def __init__(self, settings: CephSettings) -> None:
         self.settings = settings
         self._session: Session | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # held while connecting
+        self._counting = threading.Lock()
+        self._left: list[str] = []  # addresses of sessions that were lost and are not fenced yet
         self._failed: tuple[float, Transient] | None = None
         self._monitors: tuple[tuple[str, int], ...] = ()
         self._fsid = ""
@@ -98,11 +109,71 @@ class CephConnection:
         else:
             ceph_keyring.read_key(settings.admin_keyring, "admin")
 
-    def session(self) -> Session:
-        """The connection, made now when there is none; raises Transient ``storage_unavailable``."""
-        session, asked = self._session, time.monotonic()
-        if session is not None:
-            return session
+    @contextlib.contextmanager
+    def session(self) -> Iterator[Session]:
+        """The connection, made now when there is none, for one call; raises what the call does as driver's errors.
+
+        One that is of no more use afterwards is left, for the next call to make a new one.
+        """
+        session = self._lend()
+        try:
+            yield session
+        except CEPH_ERRORS as error:
+            if is_lost(error):
+                self._retire(session, repr(error))
+            raise translate(error) from error
+        finally:
+            self._give_back(session)
+
+    def _lend(self) -> Session:
+        asked = time.monotonic()
+        while True:
+            session = self._session or self._connect_once(asked)
+            with self._counting:
+                if not session.retired:
+                    session.users += 1
+                    return session
+
+    def _give_back(self, session: Session) -> None:
+        with self._counting:
+            session.users -= 1
+            ends = session.retired and session.users == 0
+        if ends:  # may block, and nobody waits for it
+            threading.Thread(target=self._end, args=(session,), daemon=True).start()
+
+    def _retire(self, session: Session, reason: str) -> None:
+        with self._counting:
+            if session.retired:
+                return
+            session.retired = True
+            if self._session is session:
+                self._session = None
+        _log.info("ceph_session_left", reason=reason)
+
+    def _end(self, session: Session) -> None:
+        """Disconnect a session that was lost, and see to it that nothing that timed out in it happens later."""
+        _shut(session)
+        self._left.append(session.address)
+        current = self._session
+        if current is not None:
+            self._fence(current)
+
+    def _fence(self, session: Session) -> None:
+        """Have the OSDs refuse what sessions that are gone have sent, and forget their watches.
+
+        An OSD that was frozen would keep a watch of theirs that it has just read, for ever.
+        """
+        while self._left:
+            address = self._left[-1]
+            try:
+                session.tell("osd blocklist", blocklistop="add", addr=address, expire=FENCED_S)
+            except CEPH_ERRORS as error:
+                _log.warning("ceph_session_not_fenced", reason=repr(error))
+                return  # the next session does it
+            with contextlib.suppress(ValueError):  # another thread was quicker
+                self._left.remove(address)
+
+    def _connect_once(self, asked: float) -> Session:
         with self._lock:
             if self._session is not None:
                 return self._session
@@ -110,28 +181,20 @@ class CephConnection:
                 error = self._failed[1]  # whoever tried while we waited speaks for us too
                 raise Transient(error.code, error.detail, internal=error.internal)
             try:
-                self._session = self._connect()
+                self._session = session = self._connect()
+                self._fence(session)
             except Transient as error:
                 self._failed = (time.monotonic(), error)
                 raise
-            return self._session
-
-    def failed(self, session: Session, error: Exception) -> TerraceError:
-        """The driver's error; a session that is of no more use is left, for the next call to make a new one."""
-        if is_lost(error):
-            with self._lock:
-                if self._session is session:
-                    self._session = None
-                    _log.warning("ceph_session_lost", error=repr(error))
-                    # may block, and nobody waits for it
-                    threading.Thread(target=_shut, args=(session,), daemon=True).start()
-        return translate(error)
+            return session
 
     def close(self) -> None:
-        """Disconnect; a later call would connect again."""
-        with self._lock:
-            session, self._session = self._session, None
-        if session is not None:
+        """Disconnect, now or when the calls that still run have ended; a later call would connect again."""
+        session = self._session
+        if session is None:
+            return
+        self._retire(session, "closed")
+        if session.users == 0:
             _shut(session)
 
     def identity(self) -> tuple[str, tuple[tuple[str, int], ...]]:
@@ -157,8 +220,8 @@ class CephConnection:
                 # A call that meets a full pool fails at once, and one that frees space succeeds. Otherwise librados
                 # would hold both back until there is room again.
                 pool.set_osdmap_full_try()
-                session = Session(cluster, pool, settings.pool, cluster.get_instance_id())
-                self._fsid, self._monitors = cluster.get_fsid(), monitors_of_map(session.command("mon dump"))
+                session = Session(cluster, pool, settings.pool, cluster.get_instance_id(), cluster.get_addrs())
+                self._fsid, self._monitors = cluster.get_fsid(), monitors_of_map(session.ask("mon dump"))
             except BaseException:
                 cluster.shutdown()
                 raise

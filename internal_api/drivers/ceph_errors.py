@@ -12,7 +12,9 @@ from terrace.errors import TerraceError, Transient
 CEPH_ERRORS: tuple[type[Exception], ...] = (rados.Error, rbd.Error)
 
 # A client that was put on the cluster's blocklist, or whose key is no longer good, stays so until it connects anew.
-_LOST = {errno.ESHUTDOWN, errno.ENOTCONN, errno.EACCES, errno.EPERM}
+# And what timed out may still happen: an image's lock that such a client has got without knowing is one that it can
+# neither use nor break, as only a lock of another client can be broken. Then it can't take a lock either (EROFS).
+_LOST = {errno.ESHUTDOWN, errno.ENOTCONN, errno.EACCES, errno.EPERM, errno.ETIMEDOUT, errno.EROFS}
 
 
 def pool_full(internal: str | None = None) -> Transient:

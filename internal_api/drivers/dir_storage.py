@@ -159,6 +159,12 @@ class DirStorage:
             if snapshot not in await self._in_thread(read_qcow2_snapshots, path):
                 await qemu_img.create_snapshot(path, check_name(snapshot))
 
+    async def has_snapshot(self, volume: str, snapshot: str) -> bool:
+        with _volume_may_be_missing():
+            async with self._ours(volume) as path:
+                return snapshot in await self._in_thread(read_qcow2_snapshots, path)
+        return False
+
     async def remove_snapshot(self, volume: str, snapshot: str) -> None:
         with _volume_may_be_missing():
             async with self._ours(volume) as path:

@@ -351,6 +351,10 @@ class Storage(Protocol):
         """
         ...
 
+    async def has_snapshot(self, volume: str, snapshot: str) -> bool:
+        """Whether there is such a volume with such a snapshot; works while a running domain has it open."""
+        ...
+
     async def remove_snapshot(self, volume: str, snapshot: str) -> None:
         """Remove it; the snapshot or its volume may be absent. The same condition as above."""
         ...

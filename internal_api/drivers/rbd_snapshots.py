@@ -17,6 +17,13 @@ def ensure(pool: RbdPool, volume: str, snapshot: str) -> None:
                 image.create_snap(snapshot)
 
 
+def has(pool: RbdPool, volume: str, snapshot: str) -> bool:
+    """False also when the volume is absent."""
+    with contextlib.suppress(rbd.ImageNotFound), pool.opened(volume) as image:
+        return bool(image.snap_exists(snapshot))
+    return False
+
+
 def remove(pool: RbdPool, volume: str, snapshot: str) -> None:
     """The snapshot or its volume may be absent."""
     with contextlib.suppress(rbd.ImageNotFound), pool.opened(volume) as image:

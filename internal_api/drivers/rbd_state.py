@@ -18,20 +18,20 @@ _SPECIAL, _ESCAPED = re.compile(r"([:@=\\])"), r"\\\1"
 
 def ping(session: Session) -> None:
     """Ask a monitor and an OSD; raises librados' errors."""
-    session.command("fsid")
+    session.ask("fsid")
     with contextlib.suppress(rados.ObjectNotFound):
         session.pool.stat("rbd_directory")
 
 
 def is_full(session: Session) -> bool:
     """Whether the pool has reached its quota, or OSDs that it lies on are full."""
-    pools = {found["pool_name"]: found for found in session.command("osd pool ls", detail="detail")}
+    pools = {found["pool_name"]: found for found in session.ask("osd pool ls", detail="detail")}
     return "full" in _of(pools, session)["flags_names"].split(",")
 
 
 def usage(session: Session) -> PoolUsage:
     """As the pool's users see it: each byte once, however many OSDs have it."""
-    pools = {found["name"]: found for found in session.command("df", detail="detail")["pools"]}
+    pools = {found["name"]: found for found in session.ask("df", detail="detail")["pools"]}
     stats = _of(pools, session)["stats"]
     used, free, quota = int(stats["stored"]), int(stats["max_avail"]), int(stats["quota_bytes"])
     if quota:

@@ -32,7 +32,7 @@ from internal_api.drivers import (
 )
 from internal_api.drivers.ceph_binding import rados
 from internal_api.drivers.ceph_connection import CephConnection, CephSettings, Session
-from internal_api.drivers.ceph_errors import CEPH_ERRORS, number_of, pool_full, unavailable
+from internal_api.drivers.ceph_errors import number_of, pool_full, unavailable
 from internal_api.drivers.executor import BlockingExecutor
 from internal_api.drivers.pool_files import check_sha256, looks_ours, remove_stale, temporary_path, translate
 from internal_api.drivers.protocols import DiskSource, ImageFacts, PoolUsage, SharedPool, StorageCapabilities
@@ -159,6 +159,9 @@ class RbdStorage:
 
     async def ensure_snapshot(self, volume: str, snapshot: str) -> None:
         await self._change(volume, lambda pool: rbd_snapshots.ensure(pool, volume, snapshot), needs_room=True)
+
+    async def has_snapshot(self, volume: str, snapshot: str) -> bool:
+        return await self._change(volume, lambda pool: rbd_snapshots.has(pool, volume, snapshot))
 
     async def remove_snapshot(self, volume: str, snapshot: str) -> None:
         await self._change(volume, lambda pool: rbd_snapshots.remove(pool, volume, snapshot))
@@ -289,11 +292,8 @@ class RbdStorage:
         self, fn: Callable[[Session], T], *, key: str | None = None, timeout_s: float | None = None
     ) -> T:
         def call() -> T:
-            session = self._connection.session()
-            try:
+            with self._connection.session() as session:
                 return fn(session)
-            except CEPH_ERRORS as error:
-                raise self._connection.failed(session, error) from error
 
         return await self._executor.run(call, timeout_s=timeout_s or self._call_s, key=key)
 

@@ -58,7 +58,12 @@ def ensure_content(pool: RbdPool, name: str, content: bytes) -> None:
         blob.write(content, 0)
         blob.flush()
 
-    _ensure(pool, name, lambda: rbd.RBD().create(pool.io, name, len(content), old_format=False), finish)
+    def make() -> None:
+        # written once and then only read: locks and object maps would cost more than the content
+        features = rbd.RBD_FEATURE_LAYERING
+        rbd.RBD().create(pool.io, name, len(content), old_format=False, features=features)
+
+    _ensure(pool, name, make, finish)
 
 
 def grow(pool: RbdPool, name: str, size_bytes: int) -> None:

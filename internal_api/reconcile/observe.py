@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
-from internal_api import change
 from internal_api.drivers.protocols import DomainEvent, DomainEventKind, DomainState
+from internal_api.reconcile.own_starts import OwnStarts
 from terrace import log
 from terrace.errors import TerraceError
 from terrace.problems import DATABASE_ERRORS
@@ -26,6 +26,7 @@ _STATUS_OF: Final[Mapping[DomainState, str]] = {
     DomainState.STOPPED: "stopped",
     DomainState.CRASHED: "crashed",
 }
+_OFF: Final = (DomainState.STOPPED, DomainState.CRASHED)
 # Only these say that a guest's state may differ from what our own operations have recorded.
 _TELLING: Final = frozenset({
     DomainEventKind.STARTED, DomainEventKind.STOPPED, DomainEventKind.DESTROYED, DomainEventKind.CRASHED,
@@ -40,11 +41,12 @@ class Observer:
         self._host = host
         self._worker = worker
         self._ready = ready
+        self._starts = OwnStarts(host, worker)
         self._again = asyncio.Event()
         host.hypervisor.on_reconnect(self._again.set)
 
     async def follow_events(self) -> None:
-        """Hand each event to who waits for it, and look at domains that no operation of ours has in hand."""
+        """Hand each event to who waits for it, and look at domains whose power no operation of ours has in hand."""
         async for event in self._host.hypervisor.events():
             self._host.signals.emit(event)
             self._ready.on_event(event)
@@ -61,7 +63,7 @@ class Observer:
         while True:
             self._again.clear()
             try:
-                await self._full_pass(start_missing=first)
+                await self._full_pass(first=first)
                 first = False
             except (*DATABASE_ERRORS, TerraceError) as exc:
                 _log.warning("full_pass_failed", error=repr(exc))
@@ -78,7 +80,7 @@ class Observer:
             if vm is None or vm.node != self._host.node:
                 return
             vm_id = self._host.vm_of_domain[event.domain] = vm.id
-        if self._worker.has_live(vm_id):
+        if self._worker.settles_power(vm_id):
             return
         state = await self._host.hypervisor.find_state(event.domain)
         if state is None:
@@ -90,26 +92,29 @@ class Observer:
         if changed:
             _log.info("vm_observed", vm=vm_id, status=_STATUS_OF[state], event=event.kind)
 
-    async def _full_pass(self, *, start_missing: bool) -> None:
+    async def _full_pass(self, *, first: bool) -> None:
         # rows first: a VM made in between has no row here, and is looked at by the next pass
         async with self._host.pool.acquire() as conn:
             owned = await vms.list_of_node(conn, self._host.node)
-        busy = {vm.id for vm in owned if self._worker.has_live(vm.id)}
+        busy = {vm.id for vm in owned if self._worker.settles_power(vm.id)}
         states = await self._host.hypervisor.list_states()
         self._host.vm_of_domain = {vm.uuid: vm.id for vm in owned}
+        self._starts.keep_to(owned)
         for vm in owned:
-            if vm.id in busy or self._worker.has_live(vm.id):
-                continue
             state = states.get(vm.uuid, DomainState.STOPPED)
-            if start_missing and vm.desired == "running" and state in (DomainState.STOPPED, DomainState.CRASHED):
-                operation = await change.begin_own_start(self._host, vm)
-                if operation is not None:
-                    _log.info("vm_start_after_boot", vm=vm.id, op=operation.id)
-                    self._worker.submit(operation)
+            is_busy = vm.id in busy or self._worker.settles_power(vm.id)
+            is_off = state in _OFF
+            if first and (is_busy or is_off):
+                self._starts.want(vm)
+            if is_busy:
+                continue
+            if not is_off:
+                self._starts.forget(vm)
+            elif await self._starts.begin(vm):
                 continue
             if vm.status != _STATUS_OF[state] and vm.status != "creating":
                 async with self._host.pool.acquire() as conn:
                     await vms.observe(conn, vm.id, self._host.node, _STATUS_OF[state], since=vm.operation_id)
-        if start_missing:
+        if first:
             for vm in owned:
                 await self._host.placement.set(vm.project_id, vm.id, self._host.node)

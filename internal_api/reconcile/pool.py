@@ -52,8 +52,8 @@ class PoolWatch:
     async def introduce(self) -> None:
         """Tell the hypervisor of the pool, now and after each of its restarts."""
         while True:
-            pool = self._host.storage.hypervisor_pool()
             try:
+                pool = self._host.storage.hypervisor_pool()
                 if pool is not None and not self._introduced.is_set():
                     await self._host.hypervisor.ensure_pool(pool)
                 self._introduced.set()

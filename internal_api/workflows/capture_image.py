@@ -56,9 +56,9 @@ async def _take(work: Capture, _: Run) -> Mapping[str, str] | None:
     return {"consistency": await disk_snapshots.take(work.host, work.vm, work.disks, work.snapshot)}
 
 
-async def _remove_snapshot(work: Capture) -> None:
+async def _undo_take(work: Capture) -> None:
     if work.takes_snapshot:
-        await disk_snapshots.remove(work.host, work.vm, work.disks, work.snapshot)
+        await disk_snapshots.undo_take(work.host, work.vm, work.disks, work.snapshot)
 
 
 async def _copy(work: Capture, _: Run) -> Mapping[str, Any]:
@@ -74,7 +74,8 @@ async def _remove_copy(work: Capture) -> None:
 
 
 async def _clear(work: Capture, _: Run) -> None:
-    await _remove_snapshot(work)
+    if work.takes_snapshot:
+        await disk_snapshots.remove(work.host, work.vm, work.disks, work.snapshot)
 
 
 async def _register(conn: Conn, work: Capture) -> None:
@@ -87,7 +88,7 @@ async def _forget(conn: Conn, work: Capture) -> None:
 
 _STEPS: Final[tuple[Step[Capture], ...]] = (
     Step("claim", unrecord=_forget),
-    Step("snapshot", do=_take, undo=_remove_snapshot),
+    Step("snapshot", do=_take, undo=_undo_take),
     Step("copy", do=_copy, undo=_remove_copy),
     Step("clear", do=_clear, record=_register),
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from internal_api.drivers.protocols import DomainState
 from internal_api.host import data_volume_name, volume_name
-from terrace.store.vms import Vm, VmVolume
+from terrace.store.vms import Vm
 from terrace.types import VolumeId
 
 if TYPE_CHECKING:
@@ -33,21 +33,16 @@ def disks_of(vm: Vm, wanted: Mapping[VolumeId | None, int]) -> Disks:
     return {slot: name for slot, name in all_disks(vm).items() if slot in slots}
 
 
-def find_volume(vm: Vm, volume_id: VolumeId) -> VmVolume | None:
-    """A volume of the VM by its id."""
-    return next((volume for volume in vm.volumes if volume.id == volume_id), None)
-
-
 async def take(host: Host, vm: Vm, disks: Disks, snapshot: str) -> str:
     """Take it of all disks; says what it can be trusted for: ``filesystem`` or ``crash``.
 
     What an earlier attempt has left of it is removed first: it was taken at another moment.
     """
     hypervisor = host.hypervisor
+    state = await hypervisor.find_state(vm.uuid)
+    running = state is DomainState.RUNNING
+    await _thaw(host, vm)  # whoever took a snapshot and died may have left the guest frozen
     await host.storage.check_room()  # freezing writes, and a guest that can't write hangs
-    running = await hypervisor.find_state(vm.uuid) is DomainState.RUNNING
-    if running:  # whoever took a snapshot and died may have left the guest frozen
-        await hypervisor.thaw(vm.uuid, _THAW_TIMEOUT_S)
     await remove(host, vm, disks, snapshot)
     frozen = running and await hypervisor.freeze(vm.uuid, _FREEZE_TIMEOUT_S)
     try:
@@ -59,8 +54,19 @@ async def take(host: Host, vm: Vm, disks: Disks, snapshot: str) -> str:
     finally:
         if frozen:
             await hypervisor.thaw(vm.uuid, _THAW_TIMEOUT_S)
-    alive = await hypervisor.find_state(vm.uuid) in _ALIVE
-    return "filesystem" if frozen or not alive else "crash"
+    was_shut_down = state not in (*_ALIVE, DomainState.CRASHED) and vm.status != "crashed"
+    return "filesystem" if frozen or was_shut_down else "crash"
+
+
+async def undo_take(host: Host, vm: Vm, disks: Disks, snapshot: str) -> None:
+    """Leave neither a part of it nor a frozen guest behind."""
+    await _thaw(host, vm)
+    await remove(host, vm, disks, snapshot)
+
+
+async def _thaw(host: Host, vm: Vm) -> None:
+    if await host.hypervisor.find_state(vm.uuid) is DomainState.RUNNING:
+        await host.hypervisor.thaw(vm.uuid, _THAW_TIMEOUT_S)
 
 
 async def remove(host: Host, vm: Vm, disks: Disks, snapshot: str) -> None:

@@ -12,7 +12,7 @@ from internal_api.workflows import vm_work as steps
 from internal_api.workflows.vm_work import VmWork
 from terrace.db import Conn
 from terrace.engine.step import Run, Step, VmChange, Workflow
-from terrace.errors import NotFound
+from terrace.errors import NotFound, Permanent
 from terrace.store import snapshots, vms
 from terrace.store.operations import Operation
 from terrace.store.snapshots import Snapshot
@@ -60,12 +60,20 @@ async def _take(work: SnapshotWork, _: Run) -> Mapping[str, str]:
     return {"consistency": await disk_snapshots.take(work.host, work.vm, work.disks, work.name)}
 
 
-async def _remove(work: SnapshotWork) -> None:
+async def _undo_take(work: SnapshotWork) -> None:
+    await disk_snapshots.undo_take(work.host, work.vm, work.disks, work.name)
+
+
+async def _remove(work: SnapshotWork, _: Run) -> None:
     await disk_snapshots.remove(work.host, work.vm, work.disks, work.name)
 
 
-async def _do_remove(work: SnapshotWork, _: Run) -> None:
-    await _remove(work)
+async def _check(work: SnapshotWork, _: Run) -> None:
+    """What would fail half-way is found before the VM is touched."""
+    await work.host.storage.check_room()
+    for name in work.disks.values():
+        if not await work.host.storage.has_snapshot(name, work.name):
+            raise Permanent("snapshot_missing", "One of the VM's disks lacks this snapshot.", internal=name)
 
 
 async def _stop(work: SnapshotWork, _: Run) -> None:
@@ -75,10 +83,12 @@ async def _stop(work: SnapshotWork, _: Run) -> None:
 async def _roll_back(work: SnapshotWork, _: Run) -> None:
     """Give the disks their content back; what has grown since stays as large as it is recorded."""
     storage = work.host.storage
-    sizes = {disk_snapshots.ROOT_SLOT: work.vm.disk_gib, **{one.slot: one.size_gib for one in work.vm.volumes}}
+    then = work.snapshot.disks
+    grown = {one.slot: one.size_gib for one in work.vm.volumes if one.size_gib > then.get(one.id, one.size_gib)}
     for slot, name in work.disks.items():
         await storage.roll_back(name, work.name)
-        await storage.grow_volume(name, size_gib=sizes[slot])
+        if slot in grown:
+            await storage.grow_volume(name, size_gib=grown[slot])
 
 
 async def _start(work: SnapshotWork, run: Run) -> None:
@@ -112,26 +122,28 @@ async def _give_up(conn: Conn, work: SnapshotWork) -> None:
 _STEPS: Final[dict[str, tuple[Step[SnapshotWork], ...]]] = {
     "snapshot_create": (
         Step("claim", unrecord=_forget),
-        Step("disks", do=_take, undo=_remove, record=_set_taken),
+        Step("disks", do=_take, undo=_undo_take, record=_set_taken),
     ),
     "snapshot_restore": (
+        Step("check", do=_check, unrecord=_set_available),
         Step("stop", do=_stop, sets=VmChange("stopped")),
         Step("disks", do=_roll_back),
         Step("start", do=_start, record=_set_available, sets=_vm_after),
     ),
-    "snapshot_delete": (Step("disks", do=_do_remove), Step("release", record=_forget)),
+    "snapshot_delete": (Step("disks", do=_remove), Step("release", record=_forget)),
 }
+_NO_RETURN: Final = {"snapshot_create": len(_STEPS["snapshot_create"]), "snapshot_restore": 1}
 STEP_NAMES: Final = {kind: [step.name for step in tuple_] for kind, tuple_ in _STEPS.items()}
 
 
 def workflows(host: Host) -> list[Workflow[SnapshotWork]]:
-    """The workflows on this node: taking one can be undone, the others are retried until they succeed."""
+    """The workflows on this node: taking one can be undone, and restoring it until it has begun."""
     return [
         Workflow(
             kind,
             _loader(host),
             parts,
-            no_return=len(parts) if kind == "snapshot_create" else 0,
+            no_return=_NO_RETURN.get(kind, 0),
             stuck_vm=VmChange("error") if kind == "snapshot_restore" else None,
             gave_up=_give_up,
         )

@@ -11,7 +11,7 @@ from internal_api.host import data_volume_name
 from internal_api.workflows.vm_work import plugged_disk
 from terrace.db import Conn
 from terrace.engine.step import Run, Step, Workflow
-from terrace.errors import NotFound
+from terrace.errors import NotFound, Permanent, Transient
 from terrace.store import nodes, vms, volumes
 from terrace.store.operations import Operation
 from terrace.store.vms import Vm
@@ -101,7 +101,12 @@ async def _unplug(work: VolumeWork) -> None:
 
 
 async def _do_unplug(work: VolumeWork, _: Run) -> None:
-    await _unplug(work)
+    try:
+        await _unplug(work)
+    except Transient as exc:
+        if exc.code == "device_busy":  # the guest has had its time, and its user shall hear of it
+            raise Permanent(exc.code, exc.detail, internal=exc.internal) from exc
+        raise
 
 
 async def _undo_unplug(work: VolumeWork) -> None:
@@ -187,7 +192,6 @@ def workflows(host: Host) -> list[Workflow[VolumeWork]]:
             steps,
             no_return=0 if kind == "volume_delete" else len(steps),
             # a guest that holds on to its disk was given time enough by each attempt
-            attempts=3 if kind == "volume_detach" else 5,
             stuck_vm=None,
             gave_up=_give_up,
         )

@@ -43,8 +43,9 @@ class SnapshotOut(BaseModel):
     status: str = Field(examples=["available"], description="creating, available, restoring, deleting or error")
     consistency: Literal["filesystem", "crash"] | None = Field(
         examples=["filesystem"],
-        description="filesystem: the guest agent had written and frozen all file systems, or the VM was off; crash: as"
-        " after a loss of power; null: not yet taken",
+        description="filesystem: the guest agent had written and frozen all file systems, or the VM had been shut"
+        " down; crash: each disk as after a loss of power, of several disks on Ceph not all at the same instant;"
+        " null: not yet taken",
     )
     vm: int = Field(examples=[1])
     vm_name: str = Field(examples=["web-1"])

@@ -17,9 +17,9 @@ from typing import Any
 from terrace import log
 from terrace.db import Conn, Pool, in_statement, in_transaction
 from terrace.engine.step import Run, Step, Superseded, VmChange, Workflow
-from terrace.errors import Permanent, TerraceError, Transient
+from terrace.errors import NotFound, Permanent, TerraceError, Transient
 from terrace.problems import DATABASE_ERRORS
-from terrace.store import operations
+from terrace.store import operations, vms
 from terrace.store.operations import Event, Operation
 from terrace.types import OperationId, VmId
 
@@ -31,7 +31,7 @@ _REST_S = 1.0  # after a failure of the database
 # A pool that does not answer is nobody's fault: what has begun goes on when it is back.
 _OUTAGE = "storage_unavailable"
 _OUTAGE_PATIENCE_S = 900.0  # what can still be undone is, after so long
-_OUTAGE_LOOK_S = 5.0
+_OUTAGE_BACKOFF = 20  # times the first one
 _TELL_AFTER_S = 0.3  # a first step that is done by then needs no statement to say that it has begun
 
 Probe = Callable[[Operation, str, str, str], Awaitable[None]]  # operation, step, "do"|"undo", "before"|"after"
@@ -66,7 +66,7 @@ class Worker:
         self._backoff_s = backoff_s
         self._interrupts: dict[OperationId, asyncio.Event] = {}
         self._tasks: dict[OperationId, asyncio.Task[None]] = {}
-        self._last_of_vm: dict[VmId, asyncio.Task[None]] = {}
+        self._last_of_vm: dict[VmId, tuple[asyncio.Task[None], str]] = {}  # and its kind
         self._wake = asyncio.Event()
         self._has_more = False
         self._looper: asyncio.Task[None] | None = None
@@ -77,9 +77,9 @@ class Worker:
         """How many operations are in hand."""
         return len(self._tasks)
 
-    def has_live(self, vm_id: int) -> bool:
-        """Whether an operation on this VM is in hand."""
-        return vm_id in self._last_of_vm
+    def settles_power(self, vm_id: VmId) -> bool:
+        """Whether an operation is in hand that says itself whether this VM runs."""
+        return vm_id in self._last_of_vm and vms.settles_power(self._last_of_vm[vm_id][1])
 
     def start(self) -> None:
         """Take over what is live, then look for more whenever woken, or every few seconds."""
@@ -107,27 +107,27 @@ class Worker:
     def submit(self, op: Operation) -> None:
         """Carry out an operation that this process has just inserted and committed."""
         # a copy: the caller goes on showing what is committed, and the worker runs ahead of that
-        self._begin(op.id, op.vm_id, replace(op, result=dict(op.result)))
+        self._begin(op.id, op.vm_id, op.kind, replace(op, result=dict(op.result)))
 
     def interrupt(self, op_id: OperationId) -> None:
         """Tell a run that its operation was superseded."""
         if op_id in self._interrupts:
             self._interrupts[op_id].set()
 
-    def _begin(self, op_id: OperationId, vm_id: VmId | None, op: Operation | None) -> None:
+    def _begin(self, op_id: OperationId, vm_id: VmId | None, kind: str, op: Operation | None) -> None:
         if op_id in self._tasks or self._stopping:
             return
-        previous = self._last_of_vm.get(vm_id) if vm_id is not None else None
+        previous, _ = self._last_of_vm.get(vm_id, (None, "")) if vm_id is not None else (None, "")
         interrupted = self._interrupts[op_id] = asyncio.Event()
         task = asyncio.create_task(self._carry_out(op_id, op, previous, interrupted), name=f"operation-{op_id}")
         self._tasks[op_id] = task
         if vm_id is not None:
-            self._last_of_vm[vm_id] = task
+            self._last_of_vm[vm_id] = (task, kind)
         task.add_done_callback(lambda ended: self._forget(op_id, vm_id, ended))
 
     def _forget(self, op_id: OperationId, vm_id: VmId | None, task: asyncio.Task[None]) -> None:
         del self._tasks[op_id], self._interrupts[op_id]
-        if vm_id is not None and self._last_of_vm.get(vm_id) is task:
+        if vm_id is not None and vm_id in self._last_of_vm and self._last_of_vm[vm_id][0] is task:
             del self._last_of_vm[vm_id]
         if not task.cancelled() and task.exception() is not None:
             _log.error("worker_task_died", op=op_id, exc_info=task.exception())
@@ -144,8 +144,8 @@ class Worker:
                             self.interrupt(ended.id)
                     found = await operations.list_live(conn, self._node, self._incarnation, list(self._tasks), _BATCH)
                 self._has_more = len(found) == _BATCH
-                for op_id, vm_id in found:
-                    self._begin(op_id, vm_id, None)
+                for op_id, vm_id, kind in found:
+                    self._begin(op_id, vm_id, kind, None)
             except DATABASE_ERRORS as exc:
                 _log.warning("worker_look_failed", error=repr(exc))
             try:
@@ -194,8 +194,10 @@ class Worker:
     async def _load(self, workflow: Workflow[Any], op: Operation) -> Any:
         try:
             return await workflow.load(op)
-        except TerraceError as exc:
+        except NotFound as exc:
             _log.error("operation_without_target", error=str(exc))
+            async with self._pool.acquire() as conn:
+                await operations.fail(conn, op.id, self._incarnation, _public(exc))
             raise Superseded from exc
 
     async def _advance(self, workflow: Workflow[Any], subject: Any, run: Run) -> None:
@@ -256,13 +258,14 @@ class Worker:
         self, workflow: Workflow[Any], subject: Any, run: Run, event: Event, error: TerraceError
     ) -> None:
         op = run.op
-        op.attempt += 1
+        outage = error.code == _OUTAGE
+        op.attempt += not outage
         beyond = op.cursor >= workflow.no_return
         most = workflow.stubborn_attempts if beyond else workflow.attempts
         _log.warning("step_failed", step=event.step, attempt=op.attempt, error=str(error))
-        patient = error.code == _OUTAGE and (beyond or _age_s(op) < _OUTAGE_PATIENCE_S)
-        if isinstance(error, Transient) and (op.attempt < most or patient):
-            await self._retry_later(run, event, error)
+        again = (beyond or _age_s(op) < _OUTAGE_PATIENCE_S) if outage else op.attempt < most
+        if isinstance(error, Transient) and again:
+            await self._retry_later(run, event, outage=outage)
             return
         op.attempt = 0
         op.error = _public(error)
@@ -303,18 +306,18 @@ class Worker:
                 op.cursor -= 1
             await self._save(run, event, step.unrecord, subject, sets=sets)
             return
-        op.attempt += 1
+        outage = error.code == _OUTAGE
+        op.attempt += not outage
         _log.warning("undo_failed", step=step.name, attempt=op.attempt, error=str(error))
-        if op.attempt < workflow.stubborn_attempts or error.code == _OUTAGE:
-            await self._retry_later(run, event, error)
+        if outage or op.attempt < workflow.stubborn_attempts:
+            await self._retry_later(run, event, outage=outage)
             return
         op.state = "stuck"
         await self._save(run, event, workflow.gave_up, subject, sets=workflow.stuck_vm)
 
-    async def _retry_later(self, run: Run, event: Event, error: TerraceError) -> None:
-        delay = self._backoff_s * min(2 ** min(run.op.attempt - 1, 30), _LONGEST_BACKOFF)
-        if error.code == _OUTAGE:
-            delay = min(delay, _OUTAGE_LOOK_S)
+    async def _retry_later(self, run: Run, event: Event, *, outage: bool) -> None:
+        """An outage is not counted, and its end is looked for at short intervals."""
+        delay = self._backoff_s * (_OUTAGE_BACKOFF if outage else min(2 ** (run.op.attempt - 1), _LONGEST_BACKOFF))
         await self._save(run, event, None, None, delay_s=delay)
         await run.sleep(delay)
 

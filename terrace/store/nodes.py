@@ -157,9 +157,26 @@ async def ensure_pool(conn: Conn, name: str, driver: str, node: str | None, capa
 
 
 async def use_pool(conn: Conn, name: str, pool_id: PoolId) -> int:
-    """Record which pool a node uses from now on; returns how many of its VMs lie in another one."""
+    """Record which pool a node uses from now on; returns how many of its VMs and volumes lie in another one."""
     await conn.execute("update nodes set pool_id = $2 where name = $1", name, pool_id)
-    return int(await conn.fetchval("select count(*) from vms where node = $1 and pool_id <> $2", name, pool_id))
+    return int(
+        await conn.fetchval(
+            """select (select count(*) from vms where node = $1 and pool_id <> $2)
+                    + (select count(*) from volumes x join pools p on p.id = x.pool_id
+                        where p.node = $1 and p.id <> $2)""",
+            name,
+            pool_id,
+        )
+    )
+
+
+async def find_using_pool(conn: Conn, pool_id: PoolId) -> str | None:
+    """A living node that uses a pool."""
+    found = await conn.fetchval(
+        f"select name from nodes n where pool_id = $1 and {_EFFECTIVE} <> 'down' order by last_seen desc limit 1",
+        pool_id,
+    )
+    return str(found) if found is not None else None
 
 
 async def record_usage(conn: Conn, pool_id: PoolId, used_bytes: int, disk_gib: int | None) -> None:

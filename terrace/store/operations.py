@@ -206,6 +206,16 @@ async def save(
     )
 
 
+async def fail(conn: Conn, op_id: OperationId, incarnation: int, error: Mapping[str, Any] | None) -> None:
+    """End an operation that has nothing left to work on, so that it stands in nobody's way."""
+    await conn.execute(
+        f"update operations o set state = 'failed', error = $3, finished_at = now() where o.id = $1 and {_OURS}",
+        op_id,
+        incarnation,
+        error,
+    )
+
+
 async def mark_running(conn: Conn, op_id: OperationId, incarnation: int, since: datetime) -> None:
     """Show a pending operation as begun, while its first step takes its time."""
     await conn.execute(
@@ -219,16 +229,16 @@ async def mark_running(conn: Conn, op_id: OperationId, incarnation: int, since: 
 
 async def list_live(
     conn: Conn, node: str, incarnation: int, excluding: Sequence[int], limit: int
-) -> list[tuple[OperationId, VmId | None]]:
-    """Operations that a node is to carry out, with their VMs, oldest first, less those in ``excluding``."""
+) -> list[tuple[OperationId, VmId | None, str]]:
+    """Operations that a node is to carry out, with VM and kind, oldest first, less those in ``excluding``."""
     rows = await conn.fetch(
-        f"select id, vm_id from operations o where node = $1 and {_OURS} and id <> all($3) order by id limit $4",
+        f"select id, vm_id, kind from operations o where node = $1 and {_OURS} and id <> all($3) order by id limit $4",
         node,
         incarnation,
         excluding,
         limit,
     )
-    return [(row[0], row[1]) for row in rows]
+    return [(row[0], row[1], row[2]) for row in rows]
 
 
 async def find_live(conn: Conn, op_id: OperationId, incarnation: int) -> Operation | None:

@@ -81,10 +81,10 @@ async def list_views(
     return [SnapshotView(*row) for row in rows]
 
 
-async def find(conn: Conn, vm_id: VmId, ref: int | str) -> Snapshot | None:
-    """One snapshot of a VM by id or name, for work on it. Its VM is locked by the caller."""
+async def lock(conn: Conn, vm_id: VmId, ref: int | str) -> Snapshot | None:
+    """One snapshot of a VM by id or name, locked as its VM is: an operation that ends may delete it."""
     column = "s.id" if isinstance(ref, int) else "s.name"
-    row = await conn.fetchrow(f"{_WORK} where s.vm_id = $1 and {column} = $2", vm_id, ref)
+    row = await conn.fetchrow(f"{_WORK} where s.vm_id = $1 and {column} = $2 for update of s", vm_id, ref)
     return _snapshot(row) if row else None
 
 

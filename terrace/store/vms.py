@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -280,6 +281,15 @@ async def insert_with_address(conn: Conn, vm: NewVm, subnet_id: int | None) -> t
     return (VmId(row[0]), row[1]) if row else None
 
 
+# Operations of these kinds say themselves whether their VM runs; the others leave that to it.
+_POWER_KINDS = "^(vm_|snapshot_restore$)"
+
+
+def settles_power(kind: str) -> bool:
+    """Whether an operation of this kind, while it is live, counts more than what the hypervisor says."""
+    return re.match(_POWER_KINDS, kind) is not None
+
+
 async def observe(
     conn: Conn,
     vm_id: VmId,
@@ -289,9 +299,10 @@ async def observe(
     desired: str | None = None,
     since: OperationId | None = None,
 ) -> bool:
-    """Record what the hypervisor says, unless an operation is live, was given up, or it is known already.
+    """Record what the hypervisor says, unless it is known already, or the VM was given up.
 
-    With ``since``, the newest operation when the hypervisor was asked, also unless another has begun.
+    A live operation that settles the VM's power itself counts more, too; with ``since``, the newest
+    operation when the hypervisor was asked, any that has begun after it.
     """
     return bool(
         await conn.fetchval(
@@ -300,13 +311,15 @@ async def observe(
                 where id = $1 and node = $2 and (status <> $3 or desired <> coalesce($4, desired))
                   and status not in ('deleting', 'error') and ($5::bigint is null or operation_id = $5)
                   and not exists (select 1 from operations o
-                                   where o.vm_id = v.id and o.state in ('pending', 'running', 'undoing'))
+                                   where o.vm_id = v.id and o.state in ('pending', 'running', 'undoing')
+                                     and o.kind ~ $6)
                returning true""",
             vm_id,
             node,
             status,
             desired,
             since,
+            _POWER_KINDS,
         )
     )
 

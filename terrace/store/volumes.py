@@ -115,6 +115,12 @@ async def lock(conn: Conn, volume_id: VolumeId) -> Volume | None:
     return Volume(*row) if row else None
 
 
+async def list_sizes(conn: Conn, vm_id: VmId) -> dict[VolumeId, int]:
+    """GiB of each volume that is plugged into a VM."""
+    rows = await conn.fetch("select id, size_gib from volumes where vm_id = $1 order by slot", vm_id)
+    return {VolumeId(row[0]): row[1] for row in rows}
+
+
 async def find_node(conn: Conn, project_id: ProjectId, ref: int | str) -> str | None:
     """The node that works on a volume: its VM's owner, else its pool's; None when any can, or there is none."""
     found = await conn.fetchval(

@@ -250,8 +250,13 @@ async def test_a_snapshot_brings_content_and_size_back(pool: Pool, storage: Stor
     first, second = f"s-{uuid.uuid4()}", f"s-{uuid.uuid4()}"
     await storage.ensure_empty_volume(data, size_gib=1)
     pool.write(data, 1, 0, MIB)
+    assert not await storage.has_snapshot(data, first)
     for _ in range(2):
         await storage.ensure_snapshot(data, first)
+    assert await storage.has_snapshot(data, first)
+    assert not await storage.has_snapshot(data, second)
+    assert not await storage.has_snapshot(f"{uuid.uuid4()}-data", first)
+    await storage.check_room()
     await storage.grow_volume(data, size_gib=2)
     pool.write(data, 2, 0, MIB)
     pool.write(data, 2, 2 * GIB - MIB, MIB)

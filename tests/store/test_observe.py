@@ -56,6 +56,30 @@ async def test_others_know_better(conn: Connection, change: str) -> None:
     assert not await vms.observe(conn, VM, "hv1", "stopped", since=OperationId(1))
 
 
+@pytest.mark.parametrize("state", ["pending", "running", "undoing"])
+@pytest.mark.parametrize(
+    ("kind", "counts_more"),
+    [
+        ("vm_create", True),
+        ("vm_start", True),
+        ("vm_stop", True),
+        ("vm_delete", True),
+        ("snapshot_restore", True),
+        ("snapshot_create", False),
+        ("snapshot_delete", False),
+        ("volume_attach", False),
+        ("volume_detach", False),
+        ("volume_resize", False),
+        ("image_capture", False),
+    ],
+)
+async def test_which_live_operations_count_more(conn: Connection, kind: str, counts_more: bool, state: str) -> None:
+    await conn.execute("update operations set kind = $1, state = $2", kind, state)
+    assert vms.settles_power(kind) is counts_more
+    assert await vms.observe(conn, VM, "hv1", "stopped", desired="stopped", since=OperationId(1)) is not counts_more
+    assert await conn.fetchval("select desired from vms") == ("running" if counts_more else "stopped")
+
+
 async def test_ready_only_once_and_only_while_running(conn: Connection) -> None:
     assert not await vms.set_ready(conn, VM, "hv1")
     await conn.execute("update vms set ready_at = null, status = 'stopped'")

@@ -150,6 +150,11 @@ class FakeStorage:
             found["snapshots"].setdefault(check_name(snapshot), now)
             self._volumes.put(volume, found)
 
+    async def has_snapshot(self, volume: str, snapshot: str) -> bool:
+        async with self.faults.around("has_snapshot"):
+            found = self._volumes.find(check_name(volume))
+            return found is not None and snapshot in found["snapshots"]
+
     async def remove_snapshot(self, volume: str, snapshot: str) -> None:
         async with self.faults.around("remove_snapshot"):
             found = self._volumes.find(check_name(volume))
