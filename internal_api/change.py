@@ -56,6 +56,8 @@ async def begin_action(
         if superseded is None:
             status = VmStatus(vm.status)
             if status in vm_state.ALREADY[action]:
+                # a stop of a VM that is off calls off its start by the node, too
+                await vms.set_desired(conn, vm.id, vm_state.DESIRED[action])
                 await idempotency.settle(conn, key, response={"vm": vm.id})
                 return Begun(vm.id, None)
             if status not in vm_state.ALLOWED_FROM[action]:

@@ -19,6 +19,7 @@ from internal_api.reconcile.housekeeping import keep_house
 from internal_api.reconcile.observe import Observer
 from internal_api.reconcile.pool import PoolWatch, find_pool_gib
 from internal_api.reconcile.ready import ReadyWatch
+from internal_api.reconcile.thaw import thaw_after_restart
 from internal_api.settings import InternalSettings
 from internal_api.workflows import workflows
 from terrace import db, log
@@ -164,6 +165,7 @@ class Node:
             ready.watch(),
             ready.follow_leases(),
             keep_house(host),
+            thaw_after_restart(host),
             pool.introduce(),
             pool.watch(),
         ):

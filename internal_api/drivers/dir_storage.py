@@ -125,6 +125,9 @@ class DirStorage:
         async with self._locked(exclusive=True):
             await self._in_thread(self._remove_image, sha256)
 
+    async def count_children(self, sha256: str) -> int:
+        return await self._in_thread(self._count_children, sha256)
+
     async def ensure_volume(self, name: str, *, image_sha256: str, image_format: str, size_gib: int) -> None:
         image = self._image(image_sha256, image_format)
 
@@ -304,16 +307,23 @@ class DirStorage:
         path = self.image_path(sha256)
         if path is None:
             return
+        count = self._count_children(sha256)
+        if count:
+            raise image_in_use(count)
+        path.unlink()
+        sync_folder(self._images)
+
+    def _count_children(self, sha256: str) -> int:
+        path = self.image_path(sha256)
+        if path is None:
+            return 0
         count = 0
         for volume in (*self._volumes.glob("*.qcow2"), *self._retired.glob("*.qcow2")):
             with contextlib.suppress(FileNotFoundError):
                 header = read_qcow2_header(volume)
                 if header is not None and Path(header.backing_file or "").name == path.name:
                     count += 1
-        if count:
-            raise image_in_use(count)
-        path.unlink()
-        sync_folder(self._images)
+        return count
 
     def _list(self) -> Sequence[str]:
         volumes = [path.stem for path in self._volumes.glob("*.qcow2")]

@@ -324,6 +324,10 @@ class Storage(Protocol):
         """Remove; raises Permanent ``image_in_use`` while volumes are cloned from it, and says how many."""
         ...
 
+    async def count_children(self, sha256: str) -> int:
+        """How many volumes are cloned from an image, those that were retired too: what keeps it from being removed."""
+        ...
+
     async def ensure_volume(self, name: str, *, image_sha256: str, image_format: str, size_gib: int) -> None:
         """A writable linked clone of the image, grown to ``size_gib``; Transient ``pool_full``.
 

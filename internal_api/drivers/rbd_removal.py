@@ -79,15 +79,10 @@ def _purge(pool: RbdPool, image_id: str, is_left: bool) -> bool:
 def remove_image(pool: RbdPool, sha256: str) -> None:
     """Remove a golden image; raises Permanent ``image_in_use`` while it has clones."""
     name = image_name(sha256)
-    try:
-        with pool.opened(name, read_only=True) as image:
-            if not pool.is_ours(image):
-                return
-            image_id = image.id()
-    except rbd.ImageNotFound:
+    image_id = _find_image(pool, name)
+    if image_id is None:
         return
-    if any(child["trash"] for child in _children(pool, image_id)):
-        purge(pool, float("inf"))
+    _purge_children(pool, image_id)
     _refuse_parent(pool, image_id)
     with pool.locked(name):
         rbd.RBD().trash_move(pool.io, name, 0)
@@ -99,12 +94,36 @@ def remove_image(pool: RbdPool, sha256: str) -> None:
     _remove_from_trash(pool, image_id)
 
 
+def count_children(pool: RbdPool, sha256: str) -> int:
+    """Clones of a golden image, once what removals have left of some is gone."""
+    image_id = _find_image(pool, image_name(sha256))
+    if image_id is None:
+        return 0
+    _purge_children(pool, image_id)
+    return len(_children(pool, image_id))
+
+
 def clean(pool: RbdPool, active: frozenset[str]) -> None:
     """Remove what imports of this node have left, except those that are at work now."""
     for name in rbd.RBD().list(pool.io):
         if is_import_name(name, pool.node) and name not in active:
             with contextlib.suppress(Transient, rbd.ImageBusy):  # what filled it has not ended yet
                 rbd_images.abandon(pool, name)
+
+
+def _find_image(pool: RbdPool, name: str) -> str | None:
+    """The id of a golden image of ours."""
+    try:
+        with pool.opened(name, read_only=True) as image:
+            return str(image.id()) if pool.is_ours(image) else None
+    except rbd.ImageNotFound:
+        return None
+
+
+def _purge_children(pool: RbdPool, image_id: str) -> None:
+    """Remove what removals of clones have left in the trash."""
+    if any(child["trash"] for child in _children(pool, image_id)):
+        purge(pool, float("inf"))
 
 
 def _children(pool: RbdPool, image_id: str) -> list[Any]:

@@ -140,6 +140,12 @@ class RbdStorage:
             lambda pool: rbd_removal.remove_image(pool, sha256), key=f"image-{sha256}", timeout_s=LONG_TIMEOUT_S
         )
 
+    async def count_children(self, sha256: str) -> int:
+        check_sha256(sha256)
+        return await self._call(
+            lambda pool: rbd_removal.count_children(pool, sha256), key=f"image-{sha256}", timeout_s=LONG_TIMEOUT_S
+        )
+
     async def ensure_volume(self, name: str, *, image_sha256: str, image_format: str, size_gib: int) -> None:
         check_sha256(image_sha256)
         await self._change(

@@ -90,7 +90,7 @@ class Observer:
         async with self._host.pool.acquire() as conn:
             changed = await vms.observe(conn, vm_id, self._host.node, _STATUS_OF[state], desired=desired)
         if changed:
-            _log.info("vm_observed", vm=vm_id, status=_STATUS_OF[state], event=event.kind)
+            _log.info("vm_observed", vm=vm_id, status=_STATUS_OF[state], because=event.kind)
 
     async def _full_pass(self, *, first: bool) -> None:
         # rows first: a VM made in between has no row here, and is looked at by the next pass

@@ -14,19 +14,22 @@ from starlette.responses import FileResponse, Response
 
 from internal_api import change, outcome, simple_change, snapshot_change
 from internal_api.caller import Caller, Signed, SignedStream, ThisNode
+from internal_api.host import Host
 from internal_api.node import Node
-from internal_api.workflows import STEP_NAMES, import_image, remove_image
+from internal_api.workflows import STEP_NAMES, image_bytes, import_image, remove_image
+from terrace import log
 from terrace.api.image import ImageCreate, image_view
 from terrace.api.name import check_name
 from terrace.db import Conn, in_transaction
 from terrace.engine.waiters import is_live
-from terrace.errors import Conflict, NotFound, TerraceError
+from terrace.errors import Conflict, NotFound, TerraceError, Transient
 from terrace.http import json_response
-from terrace.store import idempotency, images, operations
+from terrace.store import idempotency, image_removals, images, operations
 from terrace.store.operations import NewOperation, Operation
 from terrace.types import Identity, find_id
 
 router = APIRouter(prefix="/internal/v1/images", tags=["images"])
+_log = log.get(__name__)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -122,41 +125,43 @@ async def upload(
         except asyncpg.UniqueViolationError:
             raise _taken(name) from None
         await images.set_available(conn, image.id, node=host.node, **import_image.facts_of(facts))
+        await confirm(conn)
         stored = await images.find_by_id(conn, image.id)
         assert stored is not None
         return image_view(stored)
 
-    async with host.image_locks[facts.sha256]:
-        if not await host.storage.has_image(facts.sha256):
-            raise TerraceError("service_unavailable", "An image of the same bytes was deleted just now. Try again.")
-        try:
+    try:
+        async with image_bytes.stored(host, facts.sha256) as confirm:
             return await simple_change.run(host.pool, caller, 201, work)
-        except TerraceError:
-            async with host.pool.acquire() as conn:
-                wanted = await images.is_wanted(conn, facts.sha256)
-            if not wanted:
-                await host.storage.remove_image(facts.sha256)
-            raise
+    except TerraceError:
+        await image_bytes.remove_unwanted(host, facts.sha256)
+        raise
 
 
 @router.delete("/{ref}", summary="Delete an image")
 async def delete(ref: str, caller: Signed, node: ThisNode) -> Response:
-    """204; 409 ``image_in_use`` with their number while VMs are made from it."""
+    """204; 409 ``image_in_use`` with their number while VMs are made from it, or volumes of the pool are."""
+    number = find_id(ref)
+    wanted = ref if number is None else number
+    await _refuse_if_cloned(node.host, caller, wanted)
     removals: list[Operation] = []
 
     async def work(conn: Conn) -> None:
         removals.clear()
-        number = find_id(ref)
-        image = await images.find(conn, caller.identity.project_id, ref if number is None else number)
+        image = await images.lock(conn, caller.identity.project_id, wanted)
         if image is None:
             raise NotFound("image", ref)
-        if image.status == "importing":
+        # one whose import was given up is nobody's work any more
+        if image.status == "importing" and await images.has_live_operation(conn, image.id):
             raise Conflict("image_not_ready", f"Image {image.name} is still being imported.")
         count = await images.count_vms(conn, image.id)
         if count:
             raise _in_use(image.name, count)
         await images.delete(conn, image.id)
-        if image.sha256 is not None and not await images.is_wanted(conn, image.sha256):
+        if image.sha256 is None:
+            return
+        await image_removals.lock(conn, image.sha256)  # of two images of the same bytes, one goes last
+        if not await images.is_wanted(conn, image.sha256):
             removals.extend(await _begin_removals(conn, node.host.node, caller.identity, image, caller.request_id))
 
     try:
@@ -166,6 +171,32 @@ async def delete(ref: str, caller: Signed, node: ThisNode) -> Response:
     for operation in removals:
         node.submit(operation)
     return response
+
+
+async def _refuse_if_cloned(host: Host, caller: Caller, ref: int | str) -> None:
+    """Raise Conflict for the last image of bytes that volumes in this node's pool are cloned from.
+
+    That may be more than the rows of VMs say. A pool that does not answer holds nothing up: bytes that are in use
+    stay in it anyhow.
+    """
+    async with host.pool.acquire() as conn:
+        image = await images.find(conn, caller.identity.project_id, ref)
+        if image is None or image.sha256 is None or await idempotency.is_known(conn, caller.key):
+            return
+        # VMs are counted by the deletion itself
+        if await images.count_vms(conn, image.id) or await images.is_wanted(conn, image.sha256, but=image.id):
+            return
+    try:
+        count = await host.storage.count_children(image.sha256)
+    except Transient as exc:
+        _log.warning("clones_not_counted", image=image.id, error=str(exc))
+        return
+    if count:
+        raise Conflict(
+            "image_in_use",
+            f"{count} volume(s) in the storage pool are cloned from image {image.name}.",
+            extra={"vms": 0, "volumes": count},
+        )
 
 
 async def _begin_removals(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from internal_api.host import snapshot_name, volume_name
-from internal_api.workflows import disk_snapshots, image_bytes
-from internal_api.workflows.import_image import facts_of
+from internal_api.workflows import disk_snapshots
+from internal_api.workflows.import_image import facts_of, keep, remove_kept
 from terrace.db import Conn
 from terrace.engine.step import Run, Step, Workflow
 from terrace.errors import NotFound
@@ -32,7 +32,6 @@ class Capture:
     op: Operation
     vm: Vm
     image_id: ImageId
-    stored: set[str] = field(default_factory=set)  # checksums of what this run has put into the pool
 
     @property
     def takes_snapshot(self) -> bool:
@@ -63,14 +62,12 @@ async def _undo_take(work: Capture) -> None:
 
 async def _copy(work: Capture, _: Run) -> Mapping[str, Any]:
     facts = await work.host.storage.capture_image(volume_name(work.vm), work.snapshot)
-    work.stored.add(facts.sha256)
+    await keep(work.host, work.image_id, facts)
     return {"image": facts_of(facts)}
 
 
 async def _remove_copy(work: Capture) -> None:
-    known = work.op.result.get("image", {}).get("sha256")
-    for sha256 in work.stored | ({known} if known else set()):
-        await image_bytes.remove_unwanted(work.host, sha256)
+    await remove_kept(work.host, work.image_id)
 
 
 async def _clear(work: Capture, _: Run) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import httpx
 
 from terrace import log, tier_auth
+from terrace.db import Conn, in_transaction
 from terrace.errors import Permanent, Transient
-from terrace.store import images
-from terrace.types import Identity, ProjectId, TokenId
+from terrace.store import image_removals, images
+from terrace.types import Identity, ImageId, ProjectId, TokenId
 
 if TYPE_CHECKING:
     from internal_api.host import Host
@@ -22,7 +24,8 @@ _CHUNK = 1 << 20
 
 async def ensure_here(host: Host, sha256: str, image_format: str) -> None:
     """Make sure that this node's pool has the image; Transient when no node could give it."""
-    if await host.storage.has_image(sha256):
+    # a removal that has the lock was decided before somebody wanted the image
+    if not host.image_locks[sha256].locked() and await host.storage.has_image(sha256):
         return
     async with host.image_locks[sha256]:
         if await host.storage.has_image(sha256):
@@ -43,13 +46,55 @@ async def ensure_here(host: Host, sha256: str, image_format: str) -> None:
     raise Transient("service_unavailable", "No node that has the image can be reached.")
 
 
-async def remove_unwanted(host: Host, sha256: str) -> None:
-    """Remove bytes from this node's pool, unless an image has them: two may have the same."""
+@asynccontextmanager
+async def stored(host: Host, sha256: str) -> AsyncIterator[Callable[[Conn], Awaitable[None]]]:
+    """Bytes that have just been put into this node's pool, until an image is recorded that wants them.
+
+    The transaction that records it is to call what this yields last: Transient when somebody began to remove
+    the bytes meanwhile. Raises the same when they are gone already.
+    """
     async with host.image_locks[sha256]:
         async with host.pool.acquire() as conn:
-            wanted = await images.is_wanted(conn, sha256)
-        if not wanted:
-            await host.storage.remove_image(sha256)
+            # housekeeping knows of them from now on, whatever happens next
+            await images.add_location(conn, sha256, host.node)
+            last = await image_removals.find_last(conn, host.pool_id, sha256)
+        if not await host.storage.has_image(sha256):
+            raise image_removals.being_removed()
+
+        async def confirm(conn: Conn) -> None:
+            await image_removals.refuse_if_begun(conn, host.pool_id, sha256, last)
+
+        yield confirm
+
+
+async def remove_unwanted(host: Host, sha256: str, *, but: ImageId | None = None) -> int:
+    """Remove bytes from this node's pool, unless an image (``but`` that one) has them: two may have the same.
+
+    Bytes that volumes are cloned from stay for now; says how many these are. Housekeeping tries again.
+    """
+    async with host.image_locks[sha256]:
+        began = await in_transaction(
+            host.pool, lambda conn: image_removals.begin(conn, host.pool_id, sha256, host.node, but=but)
+        )
+        if began is None:
+            return 0
+        # what fails otherwise may still come true, so that nobody may rely on the bytes before it is done again
+        clones = await _remove(host, sha256)
+        await in_transaction(
+            host.pool, lambda conn: image_removals.end(conn, host.pool_id, sha256, began, removed=not clones)
+        )
+    return clones
+
+
+async def _remove(host: Host, sha256: str) -> int:
+    try:
+        await host.storage.remove_image(sha256)
+    except Permanent as exc:
+        if exc.code != "image_in_use":
+            raise
+        _log.info("image_bytes_in_use", sha256=sha256, **exc.extra)
+        return int(exc.extra["volumes"])
+    return 0
 
 
 async def _fetch(host: Host, url: str, sha256: str, image_format: str) -> None:

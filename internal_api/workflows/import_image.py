@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from internal_api.drivers.protocols import ImageFacts
 from internal_api.workflows import image_bytes
-from terrace.db import Conn
+from terrace.db import Conn, in_transaction
 from terrace.engine.step import Run, Step, Workflow
 from terrace.store import images
 from terrace.store.operations import Operation
@@ -28,7 +28,6 @@ class ImageWork:
     host: Host
     op: Operation
     image_id: ImageId
-    stored: set[str] = field(default_factory=set)  # checksums of what this run has put into the pool
 
 
 def facts_of(facts: ImageFacts) -> dict[str, Any]:
@@ -41,6 +40,25 @@ def facts_of(facts: ImageFacts) -> dict[str, Any]:
     }
 
 
+async def keep(host: Host, image_id: ImageId, facts: ImageFacts) -> None:
+    """Record which bytes an image is to have; Transient when they have left the pool meanwhile."""
+    async with image_bytes.stored(host, facts.sha256) as confirm:
+
+        async def work(conn: Conn) -> None:
+            await images.set_facts(conn, image_id, node=host.node, **facts_of(facts))
+            await confirm(conn)
+
+        await in_transaction(host.pool, work)
+
+
+async def remove_kept(host: Host, image_id: ImageId) -> None:
+    """Remove the bytes that an image was to have, unless another image has them."""
+    async with host.pool.acquire() as conn:
+        image = await images.find_by_id(conn, image_id)
+    if image is not None and image.sha256 is not None:
+        await image_bytes.remove_unwanted(host, image.sha256, but=image_id)
+
+
 async def _download(work: ImageWork, run: Run) -> Mapping[str, Any]:
     params = run.op.params
     checksum = params.get("checksum")
@@ -50,13 +68,12 @@ async def _download(work: ImageWork, run: Run) -> Mapping[str, Any]:
         checksum=checksum.removeprefix("sha256:") if checksum else None,
         max_bytes=work.host.settings.max_image_bytes,
     )
-    work.stored.add(facts.sha256)
+    await keep(work.host, work.image_id, facts)
     return facts_of(facts)
 
 
 async def _remove(work: ImageWork) -> None:
-    for sha256 in work.stored:
-        await image_bytes.remove_unwanted(work.host, sha256)
+    await remove_kept(work.host, work.image_id)
 
 
 async def _register(conn: Conn, work: ImageWork) -> None:

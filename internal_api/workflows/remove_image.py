@@ -1,14 +1,16 @@
-"""Remove a deleted image's bytes from one node's pool."""
+"""Remove a deleted image's bytes from one node's pool.
+
+Those that volumes are still cloned from stay, and the operation ends well: housekeeping begins another one later.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from internal_api.workflows import image_bytes
-from terrace.db import Conn
 from terrace.engine.step import Run, Step, Workflow
-from terrace.store import images
 from terrace.store.operations import Operation
 
 if TYPE_CHECKING:
@@ -25,16 +27,12 @@ class Bytes:
     sha256: str
 
 
-async def _remove(work: Bytes, _: Run) -> None:
-    await image_bytes.remove_unwanted(work.host, work.sha256)
+async def _remove(work: Bytes, _: Run) -> Mapping[str, Any] | None:
+    clones = await image_bytes.remove_unwanted(work.host, work.sha256)
+    return {"kept_for_volumes": clones} if clones else None
 
 
-async def _record(conn: Conn, work: Bytes) -> None:
-    if not await images.is_wanted(conn, work.sha256):
-        await images.remove_location(conn, work.sha256, work.host.node)
-
-
-_STEPS: Final[tuple[Step[Bytes], ...]] = (Step("bytes", do=_remove, record=_record),)
+_STEPS: Final[tuple[Step[Bytes], ...]] = (Step("bytes", do=_remove),)
 STEP_NAMES: Final = [step.name for step in _STEPS]
 
 

@@ -90,13 +90,18 @@ async def _unbind(work: VolumeWork) -> None:
 async def _plug(work: VolumeWork, _: Run) -> None:
     # a domain that is not defined now is defined with all its disks when the VM starts
     if work.vm is not None and await work.host.hypervisor.find_state(work.vm.uuid) is not None:
-        # QEMU stands still, and its guest with it, while it opens a disk in a pool that does not answer
-        await work.host.storage.ping()
+        await _refuse_while_away(work)
         await work.host.hypervisor.attach_disk(work.vm.uuid, work.disk)
+
+
+async def _refuse_while_away(work: VolumeWork) -> None:
+    """QEMU stands still, and its guest with it, while it opens, grows or closes a disk in a pool that is away."""
+    await work.host.storage.ping()
 
 
 async def _unplug(work: VolumeWork) -> None:
     if work.vm is not None:
+        await _refuse_while_away(work)
         await work.host.hypervisor.detach_disk(work.vm.uuid, work.disk.slot)
 
 
@@ -116,6 +121,7 @@ async def _undo_unplug(work: VolumeWork) -> None:
 
 async def _grow(work: VolumeWork, run: Run) -> None:
     size_gib = int(run.op.params["size_gib"])
+    await _refuse_while_away(work)
     if work.vm is not None and await work.host.hypervisor.grow_disk(work.vm.uuid, work.disk.slot, size_gib * _GIB):
         return
     if work.volume.pool_id is not None:

@@ -80,7 +80,7 @@ allow_services() {
 }
 
 service_packages() {
-    dpkg-query -W -f='${db:Status-Status} ${Package}\n' | sed -n 's/^installed \(\(postgresql\|redis\|haproxy\|libvirt\|ceph\).*\)/\1/p' | sort -u
+    dpkg-query -W -f='${db:Status-Status} ${Package}\n' | sed -n 's/^installed \(\(postgresql\|redis\|haproxy\|libvirt\|ceph\|smartmontools\|uuid-runtime\|lvm2\).*\)/\1/p' | sort -u
 }
 
 # A service that came with our packages shall not start at the next boot either.

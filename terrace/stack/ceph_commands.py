@@ -88,11 +88,13 @@ def _run(arguments: argparse.Namespace, settings: StackSettings) -> int:
 
 def _in_namespace(arguments: argparse.Namespace, settings: StackSettings) -> int:
     """Does it in the stack's network namespace, which lives as long as the stack or the cluster."""
-    if arguments.command == "up" or not namespace.exists(settings):
+    existed = namespace.exists(settings)
+    if arguments.command == "up" or not existed:
         namespace.ensure(settings)
     words = [sys.executable, "-m", "terrace.stack.ceph_commands", *sys.argv[1:]]
     status = subprocess.call(namespace.command(settings, words))
-    if not cluster_of(settings).is_running() and not Control(settings.layout.control_socket).is_running():
+    ends = arguments.command in ("down", "destroy") or not existed
+    if ends and not cluster_of(settings).is_running() and not Control(settings.layout.control_socket).is_running():
         namespace.remove(settings)
     return status
 

@@ -41,6 +41,15 @@ async def find_by_id(conn: Conn, image_id: ImageId) -> Image | None:
     return Image(*row) if row else None
 
 
+async def lock(conn: Conn, project_id: ProjectId, ref: int | str) -> Image | None:
+    """One image of a project by id or name, for changes of it in this transaction."""
+    column = "id" if isinstance(ref, int) else "name"
+    row = await conn.fetchrow(
+        f"select {_COLUMNS} from images where project_id = $1 and {column} = $2 for update", project_id, ref
+    )
+    return Image(*row) if row else None
+
+
 async def list_of_project(conn: Conn, project_id: ProjectId, *, after: int, limit: int) -> list[Image]:
     """A project's images by id."""
     rows = await conn.fetch(
@@ -68,13 +77,12 @@ async def set_operation(conn: Conn, image_id: ImageId, operation_id: OperationId
     await conn.execute("update images set operation_id = $2 where id = $1", image_id, operation_id)
 
 
-async def set_available(
+async def set_facts(
     conn: Conn, image_id: ImageId, *, format: str, sha256: str, size_bytes: int, min_disk_gib: int, node: str
 ) -> None:
-    """Record an import that ended well, on ``node``."""
+    """Record which bytes an image is to have, now that ``node`` has them: from here on they are wanted."""
     await conn.execute(
-        """update images set status = 'available', format = $2, sha256 = $3, size_bytes = $4, min_disk_gib = $5
-            where id = $1""",
+        "update images set format = $2, sha256 = $3, size_bytes = $4, min_disk_gib = $5 where id = $1",
         image_id,
         format,
         sha256,
@@ -82,6 +90,16 @@ async def set_available(
         min_disk_gib,
     )
     await add_location(conn, sha256, node)
+
+
+async def set_available(
+    conn: Conn, image_id: ImageId, *, format: str, sha256: str, size_bytes: int, min_disk_gib: int, node: str
+) -> None:
+    """Record an import that ended well, on ``node``."""
+    await set_facts(
+        conn, image_id, format=format, sha256=sha256, size_bytes=size_bytes, min_disk_gib=min_disk_gib, node=node
+    )
+    await conn.execute("update images set status = 'available' where id = $1", image_id)
 
 
 async def delete(conn: Conn, image_id: ImageId) -> None:
@@ -94,16 +112,22 @@ async def count_vms(conn: Conn, image_id: ImageId) -> int:
     return int(await conn.fetchval("select count(*) from vms where image_id = $1", image_id))
 
 
+async def has_live_operation(conn: Conn, image_id: ImageId) -> bool:
+    """Whether an operation is still at work on an image."""
+    return bool(
+        await conn.fetchval(
+            """select exists (select 1 from operations
+                where image_id = $1 and state in ('pending', 'running', 'undoing'))""",
+            image_id,
+        )
+    )
+
+
 async def add_location(conn: Conn, sha256: str, node: str) -> None:
     """Record that a node's pool holds these bytes."""
     await conn.execute(
         "insert into image_locations (sha256, node) values ($1, $2) on conflict do nothing", sha256, node
     )
-
-
-async def remove_location(conn: Conn, sha256: str, node: str) -> None:
-    """Record that a node's pool no longer holds these bytes."""
-    await conn.execute("delete from image_locations where sha256 = $1 and node = $2", sha256, node)
 
 
 async def list_locations(conn: Conn, sha256: str) -> list[tuple[str, str]]:
@@ -116,6 +140,10 @@ async def list_locations(conn: Conn, sha256: str) -> list[tuple[str, str]]:
     return [(row[0], row[1]) for row in rows]
 
 
-async def is_wanted(conn: Conn, sha256: str) -> bool:
-    """Whether any image still has these bytes."""
-    return bool(await conn.fetchval("select exists (select 1 from images where sha256 = $1)", sha256))
+async def is_wanted(conn: Conn, sha256: str, *, but: ImageId | None = None) -> bool:
+    """Whether any image (``but`` that one) still has these bytes."""
+    return bool(
+        await conn.fetchval(
+            "select exists (select 1 from images where sha256 = $1 and id is distinct from $2)", sha256, but
+        )
+    )

@@ -256,6 +256,18 @@ async def list_ended(conn: Conn, ids: Sequence[int]) -> list[Operation]:
     return [Operation(*row) for row in rows]
 
 
+async def list_recent_vms(conn: Conn, node: str, kinds: Sequence[str], since_s: float) -> list[VmId]:
+    """VMs with an operation of these kinds that was live within the last ``since_s`` seconds."""
+    rows = await conn.fetch(
+        """select distinct vm_id from operations where node = $1 and kind = any($2) and vm_id is not null
+              and (finished_at is null or finished_at > now() - make_interval(secs => $3))""",
+        node,
+        kinds,
+        since_s,
+    )
+    return [VmId(row[0]) for row in rows]
+
+
 async def find_live_of_vm(conn: Conn, vm_id: VmId) -> Operation | None:
     """The live operation of a VM."""
     row = await conn.fetchrow(

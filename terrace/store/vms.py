@@ -324,6 +324,11 @@ async def observe(
     )
 
 
+async def set_desired(conn: Conn, vm_id: VmId, desired: str) -> None:
+    """Record what is wanted of a VM from now on."""
+    await conn.execute("update vms set desired = $2 where id = $1 and desired <> $2", vm_id, desired)
+
+
 async def set_ready(conn: Conn, vm_id: VmId, node: str) -> bool:
     """Record that the guest answers, once for each start."""
     return bool(

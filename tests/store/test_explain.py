@@ -180,7 +180,7 @@ QUERIES: dict[str, tuple[Query, int, int]] = {  # query, rows that it finds, row
         20,
     ),
     "snapshot by id": (lambda conn: snapshots.find_view(conn, VmId(500), 499), 1, 5),
-    "snapshot by name": (lambda conn: snapshots.find(conn, VmId(500), "snapshot-499"), 1, 5),
+    "snapshot by name": (lambda conn: snapshots.lock(conn, VmId(500), "snapshot-499"), 1, 5),
     "snapshot alone": (lambda conn: snapshots.find_by_id(conn, SnapshotId(25_000)), 1, 5),
     "snapshots to remove": (lambda conn: snapshots.list_of_vm(conn, VmId(500)), 5, 10),
     "snapshots with a volume": (lambda conn: snapshots.list_names_with_volume(conn, VolumeId(25_000)), 1, 5),

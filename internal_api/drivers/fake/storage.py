@@ -110,13 +110,20 @@ class FakeStorage:
 
     async def remove_image(self, sha256: str) -> None:
         async with self.faults.around("remove_image"):
-            folders = (self._volumes, self._retired)
-            volumes = [folder.find(name) for folder in folders for name in folder.names()]
-            children = sum(1 for volume in volumes if volume is not None and volume.get("image") == sha256)
+            children = self._count_children(sha256)
             if children:
                 raise image_in_use(children)
             self._images.remove(check_sha256(sha256))
             (self._image_files / sha256).unlink(missing_ok=True)
+
+    async def count_children(self, sha256: str) -> int:
+        async with self.faults.around("count_children"):
+            return self._count_children(check_sha256(sha256))
+
+    def _count_children(self, sha256: str) -> int:
+        folders = (self._volumes, self._retired)
+        volumes = [folder.find(name) for folder in folders for name in folder.names()]
+        return sum(1 for volume in volumes if volume is not None and volume.get("image") == sha256)
 
     async def ensure_volume(self, name: str, *, image_sha256: str, image_format: str, size_gib: int) -> None:
         async with self.faults.around("ensure_volume"):
