@@ -20,12 +20,12 @@ from typing import Any
 from internal_api.drivers import ceph_keyring, ceph_setup
 from internal_api.drivers.ceph_binding import rados
 from internal_api.drivers.ceph_errors import CEPH_ERRORS, is_lost, translate, translated, unavailable
+from internal_api.drivers.ceph_fence import Fence
 from internal_api.drivers.ceph_monitors import monitors_of_conf, monitors_of_map
 from terrace import log
 from terrace.errors import Permanent, Transient
 
 _log = log.get(__name__)
-FENCED_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class CephConnection:
         self._session: Session | None = None
         self._lock = threading.Lock()  # held while connecting
         self._counting = threading.Lock()
-        self._left: list[str] = []  # addresses of sessions that were lost and are not fenced yet
+        self._fence = Fence()
         self._failed: tuple[float, Transient] | None = None
         self._monitors: tuple[tuple[str, int], ...] = ()
         self._fsid = ""
@@ -140,6 +140,8 @@ class CephConnection:
             ends = session.retired and session.users == 0
         if ends:  # may block, and nobody waits for it
             threading.Thread(target=self._end, args=(session,), daemon=True).start()
+        elif self._fence.is_due:
+            threading.Thread(target=self._put_up_fence, daemon=True).start()
 
     def _retire(self, session: Session, reason: str) -> None:
         with self._counting:
@@ -153,36 +155,25 @@ class CephConnection:
     def _end(self, session: Session) -> None:
         """Disconnect a session that was lost, and see to it that nothing that timed out in it happens later."""
         _shut(session)
-        self._left.append(session.address)
+        self._fence.add(session.address)
+        self._put_up_fence()
+
+    def _put_up_fence(self) -> None:
         current = self._session
         if current is not None:
-            self._fence(current)
-
-    def _fence(self, session: Session) -> None:
-        """Have the OSDs refuse what sessions that are gone have sent, and forget their watches.
-
-        An OSD that was frozen would keep a watch of theirs that it has just read, for ever.
-        """
-        while self._left:
-            address = self._left[-1]
-            try:
-                session.tell("osd blocklist", blocklistop="add", addr=address, expire=FENCED_S)
-            except CEPH_ERRORS as error:
-                _log.warning("ceph_session_not_fenced", reason=repr(error))
-                return  # the next session does it
-            with contextlib.suppress(ValueError):  # another thread was quicker
-                self._left.remove(address)
+            self._fence.put_up(current.tell)
 
     def _connect_once(self, asked: float) -> Session:
         with self._lock:
-            if self._session is not None:
-                return self._session
+            session = self._session
+            if session is not None:
+                return session
             if self._failed is not None and self._failed[0] > asked:
                 error = self._failed[1]  # whoever tried while we waited speaks for us too
                 raise Transient(error.code, error.detail, internal=error.internal)
             try:
                 self._session = session = self._connect()
-                self._fence(session)
+                self._fence.put_up(session.tell)
             except Transient as error:
                 self._failed = (time.monotonic(), error)
                 raise
@@ -190,11 +181,13 @@ class CephConnection:
 
     def close(self) -> None:
         """Disconnect, now or when the calls that still run have ended; a later call would connect again."""
-        session = self._session
-        if session is None:
-            return
-        self._retire(session, "closed")
-        if session.users == 0:
+        with self._counting:
+            session = self._session
+            if session is None:
+                return
+            session.retired, self._session = True, None
+            is_idle = session.users == 0
+        if is_idle:  # else the last user ends it
             _shut(session)
 
     def identity(self) -> tuple[str, tuple[tuple[str, int], ...]]:

@@ -12,10 +12,10 @@ from internal_api.drivers.rbd_names import GOLDEN, image_name
 
 
 def has(pool: RbdPool, sha256: str) -> bool:
-    """Whether it is there and this cloud's."""
+    """Whether it is there, whole, and this cloud's."""
     try:
         with pool.opened(image_name(sha256), read_only=True) as image:
-            return pool.is_ours(image)
+            return pool.is_ours(image) and bool(image.snap_exists(GOLDEN))
     except rbd.ImageNotFound:
         return False
 
@@ -47,10 +47,15 @@ def _rename(pool: RbdPool, name: str, target: str) -> None:
         rbd.RBD().rename(pool.io, name, target)
     except rbd.ImageExists:
         try:
-            with pool.opened(target, read_only=True):
-                raise not_ours(target)
+            with pool.opened(target) as image:
+                if not pool.is_ours(image) or image.snap_exists(GOLDEN):
+                    raise not_ours(target)
+                pool.refuse_watched(image, target)
+                image_id = image.id()
         except rbd.ImageNotFound:  # only the name is there: left by an interrupted renaming or removal
             pool.remove_unopened(target)
+        else:  # nobody can have cloned it
+            pool.trash_to_remove(target, image_id)
         rbd.RBD().rename(pool.io, name, target)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,8 @@ from terrace.errors import Transient
 MARK = "terrace.cloud"
 ID_OBJECT = "rbd_id."  # with an image's name: the object that holds its id
 IMAGE_MARK = "terrace.sha256"  # of a golden image; its clones inherit its metadata, these two among them
+
+_REMOVED = "removed/"  # with an image's id: the note of one that is in the trash to go
 
 LOCK_WAIT_S = 5.0
 LOCK_S = 60  # whoever has not ended by then is dead
@@ -36,6 +38,7 @@ class RbdPool:
     client_id: int
     cloud: str
     node: str
+    require_room: Callable[[], None] = lambda: None  # raises Transient ``pool_full``
 
     @contextlib.contextmanager
     def opened(self, name: str | None = None, **options: Any) -> Iterator[Any]:
@@ -118,6 +121,19 @@ class RbdPool:
         except rbd.ImageNotFound:
             with contextlib.suppress(rados.ObjectNotFound):
                 self.io.remove_object(ID_OBJECT + name)
+
+    def trash_to_remove(self, name: str, image_id: str) -> None:
+        """Into the trash, with no time to wait there, and noted: others may put something there to keep it."""
+        self.note(_REMOVED + image_id)
+        rbd.RBD().trash_move(self.io, name, 0)
+
+    def is_to_remove(self, image_id: str) -> bool:
+        """Whether we had put this into the trash to remove it."""
+        return self.is_noted(_REMOVED + image_id)
+
+    def forget_removed(self, image_id: str) -> None:
+        """It is gone from the trash."""
+        self.forget(_REMOVED + image_id)
 
     def prepare(self) -> None:
         """Make the objects that later calls change, as a full pool takes changes but nothing new."""

@@ -1,7 +1,8 @@
 """Removing from an RBD pool, through its trash: a name is gone at once and as a whole. Blocking.
 
 What an interrupted removal leaves lies in the trash, with no time to wait there, until the next purge. All of this
-works in a full pool. https://docs.ceph.com/en/latest/rbd/rbd-snapshot/ tells of clones whose parent is in the trash.
+works in a full pool. What somebody else has put there, with no time to wait, is left alone.
+https://docs.ceph.com/en/latest/rbd/rbd-snapshot/ tells of clones whose parent is in the trash.
 """
 
 from __future__ import annotations
@@ -10,12 +11,11 @@ import contextlib
 from datetime import UTC, datetime
 from typing import Any
 
-from internal_api.drivers import rbd_images
 from internal_api.drivers.ceph_binding import rbd
 from internal_api.drivers.pool_files import image_in_use, looks_ours, not_ours
 from internal_api.drivers.rbd_marks import RbdPool
 from internal_api.drivers.rbd_names import GOLDEN, image_name, is_import_name
-from terrace.errors import Permanent, Transient
+from terrace.errors import Permanent
 
 RETIRED_S = 7 * 24 * 3600
 
@@ -28,9 +28,12 @@ def remove(pool: RbdPool, name: str) -> None:
             if ours:
                 pool.refuse_watched(image, name)
     except rbd.ImageNotFound:
+        if pool.is_noted(name):  # its making may have ended between the name and the image
+            pool.remove_unopened(name)
+            pool.forget(name)
         return
     if ours:
-        rbd.RBD().trash_move(pool.io, name, 0)
+        pool.trash_to_remove(name, image_id)
         _remove_from_trash(pool, image_id)
     elif pool.is_noted(name):
         pool.remove_unopened(name)
@@ -55,6 +58,8 @@ def purge(pool: RbdPool, older_than_s: float) -> int:
     now = datetime.now(UTC).replace(tzinfo=None)
     for entry in list(rbd.RBD().trash_list(pool.io)):
         is_left = entry["deferment_end_time"] <= entry["deletion_time"]
+        if is_left and not pool.is_to_remove(entry["id"]):
+            continue
         if not is_left and (now - entry["deletion_time"]).total_seconds() < older_than_s:
             continue
         if not (looks_ours(entry["name"]) or (is_left and entry["name"].startswith(("image-", "import-")))):
@@ -72,6 +77,7 @@ def _purge(pool: RbdPool, image_id: str, is_left: bool) -> bool:
     except rbd.ImageNotFound:
         if is_left:  # all of it went, but not its name
             rbd.RBD().trash_remove(pool.io, image_id, force=True)
+            pool.forget_removed(image_id)
         return False
     return ours and _remove_from_trash(pool, image_id)
 
@@ -85,11 +91,12 @@ def remove_image(pool: RbdPool, sha256: str) -> None:
     _purge_children(pool, image_id)
     _refuse_parent(pool, image_id)
     with pool.locked(name):
-        rbd.RBD().trash_move(pool.io, name, 0)
+        pool.trash_to_remove(name, image_id)
         try:  # nobody finds it any more, but somebody may just have cloned it
             _refuse_parent(pool, image_id)
         except Permanent:
             rbd.RBD().trash_restore(pool.io, image_id, name)
+            pool.forget_removed(image_id)
             raise
     _remove_from_trash(pool, image_id)
 
@@ -103,12 +110,9 @@ def count_children(pool: RbdPool, sha256: str) -> int:
     return len(_children(pool, image_id))
 
 
-def clean(pool: RbdPool, active: frozenset[str]) -> None:
-    """Remove what imports of this node have left, except those that are at work now."""
-    for name in rbd.RBD().list(pool.io):
-        if is_import_name(name, pool.node) and name not in active:
-            with contextlib.suppress(Transient, rbd.ImageBusy):  # what filled it has not ended yet
-                rbd_images.abandon(pool, name)
+def imports(pool: RbdPool) -> list[str]:
+    """Images in the making by this node, those that nobody makes any more among them."""
+    return [name for name in rbd.RBD().list(pool.io) if is_import_name(name, pool.node)]
 
 
 def _find_image(pool: RbdPool, name: str) -> str | None:
@@ -152,4 +156,5 @@ def _remove_from_trash(pool: RbdPool, image_id: str) -> bool:
         rbd.RBD().trash_remove(pool.io, image_id, force=True)
     except rbd.ImageHasSnapshots:  # a clone that came after the last look holds one
         return False
+    pool.forget_removed(image_id)
     return True

@@ -39,13 +39,14 @@ from internal_api.drivers.protocols import DiskSource, ImageFacts, PoolUsage, Sh
 from internal_api.drivers.rbd_marks import LOCK_WAIT_S, RbdPool
 from internal_api.drivers.rbd_names import new_import_name, volume_name
 from terrace import log
-from terrace.errors import Permanent, Transient
+from terrace.errors import Permanent, TerraceError, Transient
 
 T = TypeVar("T")
 
 _log = log.get(__name__)
 GIB = 1024**3
 LONG_TIMEOUT_S = 600.0  # of calls that take as long as a volume is large; what they consist of is bounded as usual
+VOLUME_TIMEOUT_S = 12 * 3600.0  # of those that would begin anew after it, and might never end
 
 
 class RbdStorage:
@@ -60,6 +61,7 @@ class RbdStorage:
         self._cloud = ""
         self._prepared: Session | None = None
         self._clean = False
+        self._cleaning: asyncio.Task[None] | None = None
         self._importing: set[str] = set()
         # connecting takes one bound, the call itself another
         self._call_s = 2 * settings.timeout_s + 1
@@ -88,18 +90,21 @@ class RbdStorage:
         await self._executor.run(self._prepare_staging, timeout_s=self._call_s)
         await self._executor.run(self._connection.check, timeout_s=self._call_s)
         try:
-            await self._call(self._remove_leftovers, timeout_s=LONG_TIMEOUT_S)
+            await self._remove_leftovers()
         except Transient as error:
             _log.warning("storage_away", pool=self.pool_name, error=str(error))
 
     async def close(self) -> None:
+        if self._cleaning is not None:
+            self._cleaning.cancel()
+            await asyncio.wait([self._cleaning])
         with contextlib.suppress(Transient):
             await self._executor.run(self._connection.close, timeout_s=self._call_s)
 
     async def ping(self) -> None:
         await self._in_session(rbd_state.ping)
-        if not self._clean:
-            await self._call(self._remove_leftovers, timeout_s=LONG_TIMEOUT_S)
+        if not self._clean and (self._cleaning is None or self._cleaning.done()):
+            self._cleaning = asyncio.create_task(self._clean_up())  # takes long, and a heartbeat waits for us
 
     async def usage(self) -> PoolUsage:
         return await self._in_session(rbd_state.usage)
@@ -119,9 +124,7 @@ class RbdStorage:
                 if not await self.has_image(facts.sha256):
                     async with self._image_in_the_making(facts.virtual_bytes) as name:
                         await self._fill(staged, facts.format, name)
-                        await self._call(
-                            lambda pool: rbd_images.finish(pool, name, facts.sha256), timeout_s=self._locking_s
-                        )
+                        await self._finish(name, facts.sha256)
         except OSError as error:
             raise translate(error) from error
         return facts
@@ -148,20 +151,16 @@ class RbdStorage:
 
     async def ensure_volume(self, name: str, *, image_sha256: str, image_format: str, size_gib: int) -> None:
         check_sha256(image_sha256)
-        await self._change(
-            name,
-            lambda pool: rbd_volumes.ensure_clone(pool, name, image_sha256, size_gib * GIB),
-            needs_room=True,
-        )
+        await self._change(name, lambda pool: rbd_volumes.ensure_clone(pool, name, image_sha256, size_gib * GIB))
 
     async def ensure_empty_volume(self, name: str, *, size_gib: int) -> None:
-        await self._change(name, lambda pool: rbd_volumes.ensure_empty(pool, name, size_gib * GIB), needs_room=True)
+        await self._change(name, lambda pool: rbd_volumes.ensure_empty(pool, name, size_gib * GIB))
 
     async def grow_volume(self, name: str, *, size_gib: int) -> None:
-        await self._change(name, lambda pool: rbd_volumes.grow(pool, name, size_gib * GIB), needs_room=True)
+        await self._change(name, lambda pool: rbd_volumes.grow(pool, name, size_gib * GIB))
 
     async def remove_volume(self, name: str) -> None:
-        await self._change(name, lambda pool: rbd_removal.remove(pool, name), timeout_s=LONG_TIMEOUT_S)
+        await self._change(name, lambda pool: rbd_removal.remove(pool, name), timeout_s=VOLUME_TIMEOUT_S)
 
     async def ensure_snapshot(self, volume: str, snapshot: str) -> None:
         await self._change(volume, lambda pool: rbd_snapshots.ensure(pool, volume, snapshot), needs_room=True)
@@ -174,20 +173,20 @@ class RbdStorage:
 
     async def roll_back(self, volume: str, snapshot: str) -> None:
         await self._change(
-            volume, lambda pool: rbd_snapshots.roll_back(pool, volume, snapshot), timeout_s=LONG_TIMEOUT_S
+            volume, lambda pool: rbd_snapshots.roll_back(pool, volume, snapshot), timeout_s=VOLUME_TIMEOUT_S
         )
 
     async def capture_image(self, volume: str, snapshot: str) -> ImageFacts:
         size = await self._call(lambda pool: rbd_copy.size_of(pool, volume_name(volume), snapshot))
         async with self._image_in_the_making(size) as name:
             copy = rbd_copy.SnapshotCopy(volume, snapshot, name)
-            while await self._call(copy.step, timeout_s=LONG_TIMEOUT_S):
+            while await self._call(copy.step, key=name, timeout_s=LONG_TIMEOUT_S):
                 pass
-            await self._call(lambda pool: rbd_images.finish(pool, name, copy.sha256), timeout_s=self._locking_s)
+            await self._finish(name, copy.sha256)
         return ImageFacts(format="raw", size_bytes=size, virtual_bytes=size, sha256=copy.sha256)
 
     async def ensure_blob(self, name: str, content: bytes) -> None:
-        await self._change(name, lambda pool: rbd_volumes.ensure_content(pool, name, content), needs_room=True)
+        await self._change(name, lambda pool: rbd_volumes.ensure_content(pool, name, content))
 
     async def remove_blob(self, name: str) -> None:
         await self.remove_volume(name)
@@ -202,7 +201,7 @@ class RbdStorage:
         await self._change(name, lambda pool: rbd_removal.retire(pool, name))
 
     async def purge_retired(self, older_than_s: float) -> int:
-        await self._call(self._remove_leftovers, timeout_s=LONG_TIMEOUT_S)
+        await self._remove_leftovers()
         return await self._call(lambda pool: rbd_removal.purge(pool, older_than_s), timeout_s=LONG_TIMEOUT_S)
 
     def volume_source(self, name: str) -> DiskSource:
@@ -244,6 +243,9 @@ class RbdStorage:
         finally:
             self._importing.discard(name)
             self._clean = False
+
+    async def _finish(self, name: str, sha256: str) -> None:
+        await self._call(lambda pool: rbd_images.finish(pool, name, sha256), key=name, timeout_s=self._locking_s)
 
     async def _fill(self, staged: Path, image_format: str, name: str) -> None:
         """Bounded by the tool's own timeouts, but for a full pool, in which it would wait for room."""
@@ -288,9 +290,10 @@ class RbdStorage:
         needs_room: bool = False,
     ) -> T:
         def call(session: Session) -> T:
-            if needs_room and rbd_state.is_full(session):
-                raise pool_full()
-            return fn(self._pool(session))
+            pool = self._pool(session)
+            if needs_room:
+                pool.require_room()
+            return fn(pool)
 
         return await self._in_session(call, key=key, timeout_s=timeout_s)
 
@@ -304,7 +307,11 @@ class RbdStorage:
         return await self._executor.run(call, timeout_s=timeout_s or self._call_s, key=key)
 
     def _pool(self, session: Session) -> RbdPool:
-        pool = RbdPool(session.pool, session.client_id, self._cloud, self._node)
+        def require_room() -> None:
+            if rbd_state.is_full(session):
+                raise pool_full()
+
+        pool = RbdPool(session.pool, session.client_id, self._cloud, self._node, require_room)
         if self._prepared is not session:
             try:
                 pool.prepare()
@@ -323,6 +330,27 @@ class RbdStorage:
                 "operation_failed", "The folder for images on their way can't be used.", internal=str(error)
             ) from error
 
-    def _remove_leftovers(self, pool: RbdPool) -> None:
-        rbd_removal.clean(pool, frozenset(self._importing))
-        self._clean = True
+    async def _clean_up(self) -> None:
+        try:
+            await self._remove_leftovers()
+        except TerraceError as error:  # a later ping tries again
+            _log.warning("storage_not_cleaned", pool=self.pool_name, error=str(error))
+
+    async def _remove_leftovers(self) -> None:
+        """Remove what imports of this node have left, except those that are at work now."""
+        self._clean = True  # until an import ends, or something has to stay
+        try:
+            for name in await self._call(rbd_removal.imports):
+                if name not in self._importing:  # it is noted there before it is listed
+                    await self._remove_leftover(name)
+        except BaseException:
+            self._clean = False
+            raise
+
+    async def _remove_leftover(self, name: str) -> None:
+        try:
+            await self._call(lambda pool: rbd_images.abandon(pool, name), key=name, timeout_s=LONG_TIMEOUT_S)
+        except Transient as error:
+            if error.code == "storage_unavailable":
+                raise
+            self._clean = False  # what filled it has not ended yet

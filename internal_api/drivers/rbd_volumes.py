@@ -32,7 +32,7 @@ def ensure_clone(pool: RbdPool, name: str, sha256: str, size_bytes: int) -> None
             raise Permanent("operation_failed", "The VM's disk exists with another content.", internal=name)
         if is_new and volume.size() > size_bytes:
             raise too_small()
-        _grow(volume, size_bytes)
+        _grow(pool, volume, size_bytes)
 
     _ensure(pool, name, make, finish, inherits_mark=True)
 
@@ -43,16 +43,18 @@ def ensure_empty(pool: RbdPool, name: str, size_bytes: int) -> None:
         pool,
         name,
         lambda: rbd.RBD().create(pool.io, name, size_bytes, old_format=False),
-        lambda volume, _: _grow(volume, size_bytes),
+        lambda volume, _: _grow(pool, volume, size_bytes),
     )
 
 
 def ensure_content(pool: RbdPool, name: str, content: bytes) -> None:
     """An image with exactly these bytes."""
 
-    def finish(blob: Any, _: bool) -> None:
+    def finish(blob: Any, is_new: bool) -> None:
         if blob.size() == len(content) and blob.read(0, len(content)) == content:
             return
+        if not is_new:
+            pool.require_room()
         if blob.size() != len(content):
             blob.resize(len(content))
         blob.write(content, 0)
@@ -69,7 +71,7 @@ def ensure_content(pool: RbdPool, name: str, content: bytes) -> None:
 def grow(pool: RbdPool, name: str, size_bytes: int) -> None:
     """Never shrinks."""
     with pool.ours(name) as volume:
-        _grow(volume, size_bytes)
+        _grow(pool, volume, size_bytes)
 
 
 def is_ours(pool: RbdPool, name: str) -> bool:
@@ -94,12 +96,16 @@ def _ensure(
         with pool.opened(name) as image:
             if pool.is_ours(image):
                 finish(image, False)
+                if pool.is_noted(name):  # its maker was interrupted at the very end
+                    pool.forget(name)
                 return
     except rbd.ImageNotFound:
+        pool.require_room()
         pool.note(name)
     else:
         if not pool.is_noted(name):
             raise not_ours(name)
+        pool.require_room()
         pool.remove_unopened(name)
     try:
         make()
@@ -124,8 +130,9 @@ def _finish_new(pool: RbdPool, name: str, finish: Callable[[Any, bool], None], i
         raise
 
 
-def _grow(volume: Any, size_bytes: int) -> None:
+def _grow(pool: RbdPool, volume: Any, size_bytes: int) -> None:
     if volume.size() < size_bytes:
+        pool.require_room()
         volume.resize(size_bytes)
 
 

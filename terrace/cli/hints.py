@@ -17,7 +17,8 @@ _BY_CODE = {
     "name_taken": "Choose another name, or delete the one that has it.",
     "vm_busy": "`terrace op list --vm {vm}` shows what runs; `terrace op wait ID` waits for it.",
     "vm_state": "`terrace vm show {vm}` tells its status.",
-    "image_in_use": "`terrace vm list` shows the VMs and their images: delete those first.",
+    "image_in_use": "`terrace vm list` shows the VMs and their images: delete those first. `terrace node drift` shows"
+    " disks of no VM.",
     "image_not_ready": "`terrace image show NAME` tells how far it is.",
     "volume_in_use": "`terrace volume show {volume}` tells its VM, `terrace snapshot list VM` that one's snapshots.",
     "volume_state": "`terrace volume show {volume}` tells its status.",

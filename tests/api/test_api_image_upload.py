@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import uuid
 from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
@@ -188,6 +189,22 @@ async def test_an_image_in_use_stays_and_its_bytes_leave_all_nodes(api: Api, fak
     assert (await api.http.delete(f"/images/{name}")).status_code == 204
     assert_problem(await api.post_vm(image=name), 422, "unknown_image")
     await bytes_are_gone(fake_stack, checksum)
+
+
+async def test_an_image_with_a_clone_that_no_row_speaks_of_stays(api: Api, fake_stack: FakeStack) -> None:
+    name, left = new_name("image"), f"{uuid.uuid4()}-data"
+    content = image_files.raw(name)
+    assert (await upload(api, content, name=name)).status_code == 201
+    sha256 = image_files.checksum(content).removeprefix("sha256:")
+    for world in fake_stack.worlds.values():  # the deletion looks at the pool of the node that it comes to
+        world.write("volumes", left, {"image": sha256})
+    problem = assert_problem(await api.http.delete(f"/images/{name}"), 409, "image_in_use")
+    assert (problem["vms"], problem["volumes"]) == (0, 1)
+    assert (await api.get(f"/images/{name}"))["status"] == "available"
+    for world in fake_stack.worlds.values():
+        (world.folder / "volumes" / left).unlink()
+    assert (await api.http.delete(f"/images/{name}")).status_code == 204
+    await bytes_are_gone(fake_stack, sha256)
 
 
 @pytest.mark.parametrize("chunked", [False, True])

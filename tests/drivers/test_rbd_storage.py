@@ -22,6 +22,7 @@ from waiting import eventually_true
 
 from images import GIB, MIB, RAW, qcow2, sha256, store, stream
 from internal_api.drivers import rbd_images
+from internal_api.drivers.ceph_fence import AT_ONCE, Fence
 from internal_api.drivers.ceph_keyring import ensure_keyring, read_key
 from internal_api.drivers.ceph_monitors import monitors_of_conf
 from internal_api.drivers.rbd_marks import RbdPool as Marked
@@ -265,6 +266,9 @@ async def test_a_client_that_was_shut_out_comes_back(pool: RbdPool, storage: Rbd
     await eventually_true(lambda: _answers(storage.grow_volume(name, size_gib=2)), timeout_s=30)
     with storage._connection.session() as later:
         assert later is not session and session.retired
+    fence = Fence()
+    fence.add(session.address)
+    assert fence.is_due, session.address
     await ensure_clone(storage, name_of("root"))
 
 
@@ -298,6 +302,11 @@ async def test_a_full_pool_says_so_and_can_be_emptied(pool: RbdPool, storage: Rb
                 await call()
             assert full.value.code == "pool_full" and time.monotonic() - began < 10
         assert not pool.unfinished()
+        for _ in range(2):  # what is there needs no room: a VM can start
+            await ensure_clone(storage, root)
+            await storage.ensure_empty_volume(data, size_gib=1)
+            await storage.grow_volume(data, size_gib=1)
+            await storage.ensure_blob(seed, b"seed")
         await storage.retire(retired)
         assert await storage.purge_retired(0) == 1
         await storage.remove_snapshot(data, "s-1")
@@ -496,8 +505,10 @@ async def test_a_removal_that_was_interrupted_holds_up_nothing(pool: RbdPool, st
     first, second = name_of("root"), name_of("root")
     for name in (first, second):
         await ensure_clone(storage, name)
-        with pool.io() as io:
-            rbd.RBD().trash_move(io, name, 0)
+        async with session_of(pool) as marked:
+            with marked.opened(name) as image:
+                image_id = image.id()
+            marked.trash_to_remove(name, image_id)
     assert list(await storage.list_volumes()) == []
     await ensure_clone(storage, first)
     with pytest.raises(Permanent) as refused:
@@ -507,6 +518,82 @@ async def test_a_removal_that_was_interrupted_holds_up_nothing(pool: RbdPool, st
     await storage.remove_image(facts.sha256)
     with pool.io() as io:
         assert not list(rbd.RBD().trash_list(io))
+
+
+async def test_what_somebody_put_into_the_trash_stays_there(pool: RbdPool, storage: RbdStorage) -> None:
+    await store(storage, RAW)
+    name = name_of("root")
+    await ensure_clone(storage, name)
+    with pool.io() as io:
+        rbd.RBD().trash_move(io, name, 0)
+        assert await storage.purge_retired(0) == 0
+        (entry,) = rbd.RBD().trash_list(io)
+        rbd.RBD().trash_restore(io, entry["id"], name)
+    await storage.remove_volume(name)
+    with pool.io() as io:
+        assert not list(rbd.RBD().trash_list(io))
+
+
+async def test_a_name_without_an_image_is_removed_and_made_anew(pool: RbdPool, storage: RbdStorage) -> None:
+    name = name_of("data")
+    async with session_of(pool) as marked:
+        for method in (storage.remove_volume, lambda name: storage.ensure_empty_volume(name, size_gib=1)):
+            marked.note(name)
+            rbd.RBD().create(marked.io, name, MIB, old_format=False)
+            with marked.opened(name) as image:
+                header = f"rbd_header.{image.id()}"
+            marked.io.remove_object(header)
+            await method(name)
+            assert not marked.is_noted(name)
+            assert await storage.is_ours(name) == (name in pool.names())
+    assert pool.names() == [name]
+
+
+async def test_an_image_without_its_snapshot_is_made_anew(pool: RbdPool, storage: RbdStorage) -> None:
+    facts = await store(storage, RAW)
+    async with session_of(pool) as marked, asyncio.timeout(60):
+        with marked.opened(f"image-{facts.sha256}") as image:
+            image.remove_snap("golden")
+    assert not await storage.has_image(facts.sha256)
+    await store(storage, RAW)
+    assert await storage.has_image(facts.sha256) and pool.names() == [f"image-{facts.sha256}"]
+    await ensure_clone(storage, name_of("root"))
+    await storage.purge_retired(0)
+    with pool.io() as io:
+        assert not list(rbd.RBD().trash_list(io))
+
+
+async def test_leftovers_do_not_hold_up_a_ping(pool: RbdPool, storage: RbdStorage) -> None:
+    name = f"import-hv1-{uuid.uuid4().hex}"
+    async with session_of(pool) as marked:
+        rbd_images.begin(marked, name, GIB)
+    pool.write(name, 1, 0, MIB)
+    storage._clean = False
+    with pool.held(name):
+        await storage.ping()
+        assert storage._cleaning is not None
+        await storage._cleaning
+        assert not storage._clean and pool.names() == [name]
+
+    async def is_gone() -> bool:
+        await storage.ping()
+        return not pool.names()
+
+    await eventually_true(is_gone, timeout_s=60)
+
+
+def test_few_sessions_are_fenced_at_once_and_never_a_whole_host() -> None:
+    told: list[str] = []
+    fence = Fence()
+    for address in ("10.0.0.1:0/0", "v1:10.0.0.1:0", "-", "[v2:10.0.0.1:0/5,v1:10.0.0.1:0/0]"):
+        fence.add(address)
+    assert not fence.is_due
+    for nonce in range(1, 100):
+        fence.add(f"10.0.0.1:0/{nonce}")
+    assert fence.is_due
+    for _ in range(3):
+        fence.put_up(lambda _, addr, **__: told.append(addr))
+    assert len(set(told)) == len(told) == AT_ONCE and not fence.is_due
 
 
 async def test_nobody_clones_an_image_that_goes(ceph: CephCluster, pool: RbdPool, tmp_path: Path) -> None:

@@ -201,6 +201,7 @@ async def test_an_image_stays_while_volumes_need_it(storage: Storage, root: str,
     for name in (root, data):
         await storage.ensure_volume(name, image_sha256=facts.sha256, image_format="raw", size_gib=1)
     for left in (2, 1):
+        assert await storage.count_children(facts.sha256) == left
         with pytest.raises(Permanent) as refused:
             await storage.remove_image(facts.sha256)
         assert refused.value.code == "image_in_use"
@@ -208,6 +209,7 @@ async def test_an_image_stays_while_volumes_need_it(storage: Storage, root: str,
         assert await storage.has_image(facts.sha256)
         await storage.remove_volume(root if left == 2 else data)
     for _ in range(2):
+        assert await storage.count_children(facts.sha256) == 0
         await storage.remove_image(facts.sha256)
     assert not await storage.has_image(facts.sha256)
     assert await store(storage, RAW) == facts
@@ -369,6 +371,7 @@ async def test_what_is_retired_goes_for_good_in_time(pool: Pool, storage: Storag
     assert list(await storage.list_volumes()) == []
     assert not await storage.is_ours(root)
     assert await storage.purge_retired(3600) == 0
+    assert await storage.count_children(facts.sha256) == 1
     with pytest.raises(Permanent) as refused:
         await storage.remove_image(facts.sha256)
     assert refused.value.code == "image_in_use"

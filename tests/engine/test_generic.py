@@ -139,8 +139,6 @@ async def test_killed_is_finished(kind: str, point: Point, bench: FakeBench, wor
 @around_steps(UNDOABLE, "undo")
 async def test_killed_while_undoing_is_undone(kind: str, point: Point, bench: FakeBench, worlds: Worlds) -> None:
     faults = Faults(kind)
-    # a download that fails has stored nothing; what one has stored is known to its own process only
-    moment = "before" if kind == "image_import" else "after"
-    faults.plan(Point(steps_of(kind, "do")[-1], "do", moment), "permanent")
+    faults.plan(Point(steps_of(kind, "do")[-1], "do", "after"), "permanent")
     faults.plan(point, "kill")
     await testing.check_killed_is_finished(bench, faults, untouched(kind, worlds), state="failed")
