@@ -380,9 +380,8 @@ async def test_what_is_retired_goes_for_good_in_time(pool: Pool, storage: Storag
     await storage.remove_image(facts.sha256)
 
 
+@pytest.mark.parametrize("pool", ["dir", "rbd"], indirect=True)  # nobody opens the fake's volumes
 async def test_an_open_volume_stays(pool: Pool, storage: Storage, data: str) -> None:
-    if not pool.keeps_bytes:
-        pytest.skip("nobody opens the fake's volumes")
     await storage.ensure_empty_volume(data, size_gib=1)
     await storage.ensure_snapshot(data, "s-1")
     with pool.held(data):
