@@ -116,7 +116,7 @@ def rbd_stack(folder: Path, image: Path) -> Iterator[StackRun]:
             "TERRACE_VAR": str(folder / "rbd"),
             "TERRACE_PORT_BASE": "27700",
             "TERRACE_BRIDGE": "rbd0",
-            "TERRACE_SUBNET": "10.88.0.0/16",
+            "TERRACE_SUBNET": "10.89.0.0/16",
             "TERRACE_DNS": THERE,
             "TERRACE_DOMAIN_TYPE": "qemu",
             "TERRACE_NODE_CPU": "4",
