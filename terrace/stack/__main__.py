@@ -5,14 +5,13 @@ import dataclasses
 import json
 import os
 import shlex
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
 from terrace.stack import ceph_stack, namespace, status_table
 from terrace.stack.control import Control
-from terrace.stack.errors import StackError
+from terrace.stack.errors import StackError, told
 from terrace.stack.process_record import signal_number
 from terrace.stack.progress import Progress
 from terrace.stack.settings import StackSettings
@@ -44,16 +43,7 @@ ON_CEPH = """
 
 def main() -> int:
     arguments = _parser().parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
-    try:
-        return _run(arguments, StackSettings.load(CHECKOUT))
-    except StackError as error:
-        print(f"\nError: {error}", file=sys.stderr)
-        if error.details:
-            print("".join(f"    {line}\n" for line in error.details.splitlines()), end="", file=sys.stderr)
-    except KeyboardInterrupt:
-        print("\nInterrupted.", file=sys.stderr)
-    return 1
+    return told(lambda: _run(arguments, StackSettings.load(CHECKOUT)))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +14,7 @@ from terrace.stack.ceph_cluster import CephCluster
 from terrace.stack.ceph_settings import STORES
 from terrace.stack.ceph_stack import cluster_of
 from terrace.stack.control import Control
-from terrace.stack.errors import StackError
+from terrace.stack.errors import StackError, told
 from terrace.stack.process_record import signal_number
 from terrace.stack.progress import Progress
 from terrace.stack.settings import StackSettings
@@ -36,16 +35,7 @@ LOSES = "stops it; its data is in its memory, so the next `up` makes a new clust
 
 def main() -> int:
     arguments = _parser().parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
-    try:
-        return _run(arguments, StackSettings.load(CHECKOUT))
-    except StackError as error:
-        print(f"\nError: {error}", file=sys.stderr)
-        if error.details:
-            print("".join(f"    {line}\n" for line in error.details.splitlines()), end="", file=sys.stderr)
-    except KeyboardInterrupt:
-        print("\nInterrupted.", file=sys.stderr)
-    return 1
+    return told(lambda: _run(arguments, StackSettings.load(CHECKOUT)))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
-from fake_bench import IMAGE, FakeBench
+from fake_bench import IMAGE, FakeBench, MakeBench
 from support.postgres import Cluster, Database, cluster, database, emptied_database
 
 from terrace.engine.testing import World
@@ -63,3 +64,20 @@ async def worlds(
             assert (await bench.run()).state == "succeeded"
             _undisturbed[kind] = (before, await bench.world())
     return _undisturbed[kind]
+
+
+@pytest.fixture
+async def make_bench(database: Database, tmp_path: Path) -> AsyncIterator[MakeBench]:
+    """A bench with settings of the test's choice."""
+    made: list[FakeBench] = []
+
+    async def make(kind: str, **more: Any) -> FakeBench:
+        bench = FakeBench(kind, database, tmp_path, "", **more)
+        made.append(bench)
+        await bench.open()
+        await bench.prepare()
+        return bench
+
+    yield make
+    for bench in made:
+        await bench.close()

@@ -27,6 +27,7 @@ from support.postgres import Connection, Database
 from internal_api import change, snapshot_change, volume_change
 from internal_api.caller import Caller
 from internal_api.claim import claim_vm
+from internal_api.drivers.fake import FakeHypervisor
 from internal_api.node import Node
 from internal_api.routes import images as image_routes
 from internal_api.workflows import clean_pool
@@ -84,6 +85,16 @@ class Probe(Faults):
         if hook is not None:
             await hook()
         await super().__call__(op, step, phase, moment)
+
+
+MakeBench = Callable[..., Awaitable["FakeBench"]]
+
+
+def hypervisor_of(bench: FakeBench) -> FakeHypervisor:
+    """The bench's hypervisor, to which a test can do things behind the node's back."""
+    hypervisor = bench.node.host.hypervisor
+    assert isinstance(hypervisor, FakeHypervisor)
+    return hypervisor
 
 
 class FakeBench:

@@ -2,46 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
+from functools import partial
 from uuid import UUID
 
 import pytest
-from fake_bench import FakeBench
+from fake_bench import FakeBench, MakeBench, hypervisor_of
 from support.polling import eventually
-from support.postgres import Database
 
 from internal_api import change
-from internal_api.drivers.fake import FakeHypervisor
 from internal_api.drivers.protocols import DomainEventKind, DomainState
 from terrace.engine.testing import ALWAYS, Point
 from terrace.store import vms
 
-MakeBench = Callable[[str], Awaitable[FakeBench]]
 _AT_THE_POOL = {"image_capture": "copy", "volume_attach": "device", "snapshot_create": "disks"}
 
 
 @pytest.fixture
-async def make_bench(database: Database, tmp_path: Path) -> AsyncIterator[MakeBench]:
-    """A bench whose node looks at everything twenty times a second."""
-    made: list[FakeBench] = []
-
-    async def make(kind: str) -> FakeBench:
-        bench = FakeBench(kind, database, tmp_path, "", full_pass_s=0.05, retry_backoff_s=0.005)
-        made.append(bench)
-        await bench.open()
-        await bench.prepare()
-        return bench
-
-    yield make
-    for bench in made:
-        await bench.close()
-
-
-def hypervisor_of(bench: FakeBench) -> FakeHypervisor:
-    hypervisor = bench.node.host.hypervisor
-    assert isinstance(hypervisor, FakeHypervisor)
-    return hypervisor
+def make_bench(make_bench: MakeBench) -> MakeBench:
+    """A bench whose node looks at everything many times a second."""
+    return partial(make_bench, full_pass_s=0.05, retry_backoff_s=0.005)
 
 
 async def domain_of(bench: FakeBench) -> UUID:

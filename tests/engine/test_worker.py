@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from fake_bench import FakeBench
+from fake_bench import FakeBench, MakeBench, hypervisor_of
 from support.node_world import bare_host, settings, start_node
 from support.polling import eventually
 from support.postgres import Database, shared_cluster
@@ -23,31 +21,6 @@ from terrace.store import nodes, operations
 from terrace.store.idempotency import Key
 from terrace.types import VmId
 from terrace.vm_state import Action
-
-MakeBench = Callable[..., Awaitable[FakeBench]]
-
-
-@pytest.fixture
-async def make_bench(database: Database, tmp_path: Path) -> AsyncIterator[MakeBench]:
-    """A bench with settings of the test's choice."""
-    made: list[FakeBench] = []
-
-    async def make(kind: str, **more: Any) -> FakeBench:
-        bench = FakeBench(kind, database, tmp_path, "", **more)
-        made.append(bench)
-        await bench.open()
-        await bench.prepare()
-        return bench
-
-    yield make
-    for bench in made:
-        await bench.close()
-
-
-def hypervisor_of(bench: FakeBench) -> FakeHypervisor:
-    hypervisor = bench.node.host.hypervisor
-    assert isinstance(hypervisor, FakeHypervisor)
-    return hypervisor
 
 
 async def stop_that_waits(bench: FakeBench) -> FakeHypervisor:
